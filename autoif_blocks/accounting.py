@@ -1,0 +1,69 @@
+"""Counts of a run: what went into a block, what came out, what left and why, and what it cost to ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Meter:
+    """The counts of one block. Always `taken + created == given + sum(dropped.values())`.
+
+    Each counter is written by one thread only (the block's consumer, or the event loop): no locks are needed.
+    """
+
+    taken: int = 0
+    """records that came in"""
+    created: int = 0
+    """records that a fan-out, a join or a reader added: children beyond the first"""
+    given: int = 0
+    """records that went out"""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """records that left, by reason"""
+    discarded: Counter[str] = field(default_factory=Counter)
+    """pieces that left while their record went on, by reason: a completion, a function, a case, a query of the pool"""
+    requests: int = 0
+    """HTTP requests sent, attempts that failed included"""
+    retries: int = 0
+    """requests that were sent again"""
+    completions: int = 0
+    """completions that a model wrote"""
+    hits: int = 0
+    """completions that came from the cache"""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """in the currency of the model's `price`"""
+
+    @property
+    def balanced(self) -> bool:
+        return self.taken + self.created == self.given + self.dropped.total()
+
+    def add(self, other: Meter) -> None:
+        """Adds the counts of another task of the same block."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `run.json`; `in` and `out` are the names that readers know."""
+        names = {"taken": "in", "given": "out"}
+        row = {names.get(item.name, item.name): getattr(self, item.name) for item in fields(self)}
+        # `dict(counter)` copies in one go: another thread may be counting meanwhile.
+        return {key: dict(sorted(dict(v).items())) if isinstance(v, Counter) else v for key, v in row.items()}
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Meter:
+        values = {"taken": row["in"], "given": row["out"], **{k: v for k, v in row.items() if k not in ("in", "out")}}
+        return cls(**{**values, "dropped": Counter(row["dropped"]), "discarded": Counter(row["discarded"])})
+
+
+def total(meters: list[Meter]) -> Meter:
+    """The counts of a chain of blocks seen as one step: in at the first, out at the last, all else summed."""
+    whole = Meter()
+    for meter in meters:
+        whole.add(meter)
+    whole.taken = meters[0].taken if meters else 0
+    whole.given = meters[-1].given if meters else 0
+    return whole

@@ -1,0 +1,29 @@
+"""The blocks. `BLOCKS` is the whole registry: a short name and where the class lives, imported when it is needed."""
+
+from __future__ import annotations
+
+BLOCKS = {
+    # readers and joins
+    "read_lines": "autoif_blocks.blocks.readers.ReadLines",
+    "read_jsonl": "autoif_blocks.blocks.readers.ReadJsonl",
+    "join_queries": "autoif_blocks.blocks.queries.JoinQueries",
+    # generators: a model writes
+    "self_instruct": "autoif_blocks.blocks.generators.SelfInstruct",
+    "write_verifiers": "autoif_blocks.blocks.generators.WriteVerifiers",
+    "back_translate": "autoif_blocks.blocks.generators.BackTranslate",
+    "respond": "autoif_blocks.blocks.generators.Respond",
+    # executors: model-written code runs, in the sandbox
+    "cross_validate": "autoif_blocks.blocks.executors.CrossValidate",
+    "verify_responses": "autoif_blocks.blocks.executors.VerifyResponses",
+    # scorers: a value is added
+    "judge_label": "autoif_blocks.blocks.judges.JudgeLabel",
+    "judge_score": "autoif_blocks.blocks.judges.JudgeScore",
+    # filters: records stay or go
+    "keep_where": "autoif_blocks.blocks.filters.KeepWhere",
+    "keep_length": "autoif_blocks.blocks.filters.KeepLength",
+    "drop_label": "autoif_blocks.blocks.filters.DropLabel",
+    "dedup": "autoif_blocks.blocks.filters.Dedup",
+    # writers
+    "write_lines": "autoif_blocks.blocks.writers.WriteLines",
+    "format_sft": "autoif_blocks.blocks.writers.FormatSft",
+}

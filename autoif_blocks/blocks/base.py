@@ -1,0 +1,378 @@
+"""The contract of a block, and the four kinds: read records, write records.
+
+A block is a datatrove `PipelineStep`. Its constructor's signature is its YAML schema, `reads` and `writes` name the
+fields that it needs and adds, and its docstring is what `autoif blocks NAME` prints. Nothing is registered: a recipe
+names a block by its short name (`blocks.BLOCKS`) or by its path, `my_blocks.py:NotAnEcho`.
+
+| kind        | override                               | to                                                       |
+|-------------|----------------------------------------|----------------------------------------------------------|
+| `Block`     | `handle(record)`                       | turn one record into none, one or several                |
+| `Generator` | `parse(completions, record)`           | make records of what a model wrote                       |
+| `Executor`  | `jobs(record)`, `judge(record, runs)`  | run code in the sandbox and say what the results mean    |
+| `Scorer`    | `score(record)`                        | add a value to the record                                |
+| `Filter`    | `reject(record)`                       | say why a record must go, or None                        |
+
+In all of them, `raise DropRecord(reason, detail)` drops the record, and `self.discard(record, reason, detail)` notes a
+piece (a completion, a function) that is left out while the record goes on. Any other exception drops the record too,
+as `error`; a block that fails on every one of its first records is broken and stops the run.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, ClassVar
+
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from ..accounting import Meter
+from ..context import RunContext
+from ..errors import AutoIFError, DropRecord, StopRun
+from ..prompts import Prompt
+from ..records import Record, shard_of, to_row
+from ..sandbox import Outcome
+from ..streaming import stream
+
+BROKEN_AFTER = 20  # records that all raise: no bad data, a broken block
+
+
+class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
+    """Turns each record into none, one or several records."""
+
+    kind: ClassVar[str] = "block"
+    type = "🧱 - AUTOIF"
+    reads: Sequence[str] = ()
+    """fields that a record must have when it comes"""
+    writes: Sequence[str] = ()
+    """fields that a record has, besides those it came with, when it leaves"""
+    whole_set: bool = False
+    """whether the block must see all records in one task (a global deduplication, say)"""
+    files: ClassVar[Sequence[str]] = ()
+    """options that name files to read; a recipe gives them relative to its own folder"""
+    step = ""
+    position = 0
+    context: RunContext | None = None
+
+    def __init__(self) -> None:
+        self.name = type(self).__name__
+        super().__init__()
+
+    def bind(self, step: str, position: int, context: RunContext) -> None:
+        """Tells the block where in a recipe it stands. A block that is not bound works too, but counts for itself."""
+        self.step, self.position, self.context = step, position, context
+
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        """The fields of a record that leaves, given those of one that comes."""
+        return before | frozenset(self.writes)
+
+    def check(self) -> Iterable[str]:
+        """What is wrong with the files that the options name, and what to do; asked before a run starts."""
+        return ()
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        """The records that this one becomes. Override this, or one of the kinds' own methods."""
+        raise NotImplementedError(f"{type(self).__name__} must define handle()")
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """datatrove's entry point: documents in, documents out."""
+        for document in data or ():
+            record = Record(document)
+            self.meter.taken += 1
+            try:
+                children: Iterable[Record] | Exception = list(self.handle(record))
+            except Exception as error:
+                children = error
+            yield from self.deliver(record, children)
+
+    def deliver(self, record: Record, children: Iterable[Record] | Exception) -> Iterator[Document]:
+        """Counts and passes on what became of a record: its children, or the exception that it ended in.
+
+        Raises:
+            StopRun: the exception is one that ends the run, or the block fails on everything.
+        """
+        if isinstance(children, Exception):
+            self.drop(record, *self._reason(children))
+            return
+        given = 0
+        for child in children:
+            given += 1
+            self.meter.given += 1
+            yield child.document
+        if given:
+            self._failing = None
+        else:
+            self.drop(record, "empty", f"{self.name} made nothing of it")
+        self.meter.created += max(given - 1, 0)
+
+    def drop(self, record: Record, reason: str, detail: str = "") -> None:
+        """Logs that a record leaves the run here."""
+        self.meter.dropped[reason] += 1
+        self.stat_update("dropped", f"dropped_{reason}")
+        row = {"step": self.step, "block": self.name, "reason": reason, "detail": detail, "record": dict(record)}
+        self._log("dropped", record.id, row)
+
+    def discard(self, record: Record, reason: str, detail: str = "") -> None:
+        """Logs that a piece of the record is left out while the record itself goes on."""
+        self.meter.discarded[reason] += 1
+        self._log("discarded", record.id, {"step": self.step, "block": self.name, "reason": reason, "detail": detail})
+
+    @property
+    def meter(self) -> Meter:
+        if self.context is not None:
+            return self.context.meter(self.step, self.position, self.name)
+        return self.__dict__.setdefault("_own_meter", Meter())  # type: ignore[no-any-return]
+
+    @property
+    def live(self) -> RunContext:
+        """The open context of the run.
+
+        Raises:
+            AutoIFError: the block was not put into a recipe.
+        """
+        if self.context is None:
+            raise AutoIFError(f"{type(self).__name__} needs a run: put it into a recipe")
+        return self.context
+
+    _failing: int | None = 0
+
+    def _reason(self, error: Exception) -> tuple[str, str]:
+        if isinstance(error, DropRecord):
+            self._failing = None
+            return error.reason, error.detail
+        if isinstance(error, AutoIFError):
+            raise error
+        said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        detail = f"{type(error).__name__}: {said}"[:1000]
+        if self._failing is not None:
+            self._failing += 1
+            if self._failing >= BROKEN_AFTER:
+                raise StopRun(
+                    f"step '{self.step}': {self.name} failed on each of its first {BROKEN_AFTER} records: {detail}"
+                ) from error
+        return "error", detail
+
+    def _log(self, folder: str, record_id: str, row: Mapping[str, Any]) -> None:
+        if self.context is None:
+            return
+        try:
+            self.context.write(f"{folder}/{self.step}.jsonl", {"id": record_id, **row})
+        except (TypeError, ValueError):  # the log must take what the step's own file could not
+            self.context.write(
+                f"{folder}/{self.step}.jsonl", {"id": record_id, **row, "record": repr(row.get("record"))}
+            )
+
+
+class AsyncBlock(Block):
+    """A block that waits for something (a model, a process), with many records in flight at once."""
+
+    window = 256
+    """records in flight or waiting to be taken; memory is bounded by this, not by the data"""
+
+    async def handle_async(self, record: Record) -> Iterable[Record]:
+        """As `handle`, on the run's event loop."""
+        raise NotImplementedError
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        for document, result in stream(data or (), self._work, self.live, self.window):
+            yield from self.deliver(Record(document), result)
+
+    async def _work(self, document: Document) -> list[Record] | Exception:
+        self.meter.taken += 1
+        try:
+            return list(await self.handle_async(Record(document)))
+        except Exception as error:
+            return error
+
+
+class Generator(AsyncBlock):
+    """Asks a model about each record. Subclasses say what `parse` makes of the answers.
+
+    Args:
+        prompt: a jinja2 template over the record's fields, or the name of a .jinja file next to the recipe.
+        model: one of the recipe's models.
+        n: completions for each record.
+        system: a template for the system message, if there shall be one.
+        reask: how often to ask again for completions when `parse` finds nothing in those that came.
+        temperature, top_p, max_tokens, stop: sampling options; those left out are the server's own.
+        extra: anything else to put into the request, `{top_k: 20}` for example.
+    """
+
+    kind = "generator"
+
+    def __init__(
+        self,
+        prompt: str,
+        model: str = "teacher",
+        n: int = 1,
+        system: str | None = None,
+        reask: int = 0,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: list[str] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        if reask < 0:
+            raise ValueError(f"reask must be at least 0, got {reask}")
+        self.prompt = Prompt(prompt)
+        self.system = Prompt(system) if system is not None else None
+        self.model = model
+        self.n = n
+        self.reask = reask
+        options = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "stop": stop, **(extra or {})}
+        self.sampling = {name: value for name, value in options.items() if value is not None}
+        # What the templates use is read too; what `variables` supplies does not come from the record.
+        used = self.prompt.fields | (self.system.fields if self.system else frozenset())
+        self.reads = sorted({*type(self).reads, *used} - set(self.supplies))
+
+    supplies: ClassVar[Sequence[str]] = ()
+    """template variables that the block itself gives to the prompt"""
+
+    def parse(self, completions: list[str], record: Record) -> Iterable[Record]:
+        """The records that the completions make of this one: `record.with_(…)` or several `record.child(…)`.
+
+        Raises:
+            DropRecord: nothing usable came.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define parse()")
+
+    async def handle_async(self, record: Record) -> Iterable[Record]:
+        for attempt in range(self.reask + 1):
+            completions = await self.ask(record, start=attempt * self.n)
+            try:
+                return list(self.parse(completions, record))
+            except DropRecord as drop:
+                if attempt == self.reask:
+                    raise
+                self.discard(record, drop.reason, drop.detail)
+        raise AssertionError("unreachable")
+
+    async def ask(self, record: Record, start: int = 0, n: int | None = None, **variables: Any) -> list[str]:
+        """`n` completions of the prompt, rendered with the record's fields and `variables`; `start` numbers the first.
+
+        Raises:
+            DropRecord: the request cannot be made or is refused.
+        """
+        values = {**record, **variables}
+        messages = [{"role": "system", "content": self.system.render(values)}] if self.system else []
+        messages.append({"role": "user", "content": self.prompt.render(values)})
+        client = self.live.client(self.model)
+        completions = await client.complete(messages, n or self.n, start, self.sampling, self.meter)
+        return [completion.text for completion in completions]
+
+
+class Executor(AsyncBlock):
+    """Runs model-written code on inputs, in the sandbox, and says what the results mean."""
+
+    kind = "executor"
+
+    def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
+        """Pairs of (code that defines `evaluate(response)`, its inputs)."""
+        raise NotImplementedError(f"{type(self).__name__} must define jobs()")
+
+    def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
+        """What the record becomes; `runs` holds, for each job, one outcome for each of its inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define judge()")
+
+    async def handle_async(self, record: Record) -> Iterable[Record]:
+        sandbox = await self.live.sandbox()
+        runs = [await sandbox.execute(code, inputs) for code, inputs in self.jobs(record)]
+        return self.judge(record, runs)
+
+
+class Scorer(Block):
+    """Adds a value to each record, from code. (A score from a model is a `Generator` that adds a field.)
+
+    Args:
+        field: the name of the field to add.
+    """
+
+    kind = "scorer"
+
+    def __init__(self, field: str = "score") -> None:
+        super().__init__()
+        self.field = field
+        self.writes = (field,)
+
+    @abstractmethod
+    def score(self, record: Record) -> Any:
+        """The value: a number, a label, a list, anything that JSON can hold."""
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        return [record.with_(**{self.field: self.score(record)})]
+
+
+class Filter(Block):
+    """Keeps records or drops them with a reason."""
+
+    kind = "filter"
+
+    @abstractmethod
+    def reject(self, record: Record) -> str | tuple[str, str] | None:
+        """Why the record must go, as a short countable reason, or (reason, detail); None keeps it."""
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        verdict = self.reject(record)
+        if verdict is None:
+            return [record]
+        raise DropRecord(*((verdict,) if isinstance(verdict, str) else verdict))
+
+
+class Reader(Block):
+    """Brings records into the run, after passing on those that come."""
+
+    kind = "reader"
+    limit: int | None = None
+    """read only so many records (`--limit`)"""
+
+    def read(self) -> Iterable[Record]:
+        """The records, each task all of them: sharding is done here, by id."""
+        raise NotImplementedError(f"{type(self).__name__} must define read()")
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        for document in data or ():
+            self.meter.taken += 1
+            self.meter.given += 1
+            yield document
+        for record in islice(self.read(), self.limit):
+            if world_size == 1 or shard_of(record.id, world_size) == rank:
+                self._count_read()
+                self.meter.given += 1
+                yield record.document
+
+    def _count_read(self) -> None:
+        self.meter.created += 1
+
+
+class StepFile(Block):
+    """Writes what survived a step to its file; the recipe puts one behind every step.
+
+    Args:
+        file: relative to the output directory.
+        visible: False for what passes from one stage to the next: no step's counts or logs show it.
+    """
+
+    kind = "writer"
+
+    def __init__(self, file: str, visible: bool = True) -> None:
+        super().__init__()
+        self.file = file
+        self.visible = visible
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        self.live.touch(self.file)
+        if self.visible:
+            self.live.touch(f"dropped/{self.step}.jsonl")
+        yield from super().run(data, rank, world_size)
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        try:
+            self.live.write(self.file, to_row(record))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DropRecord("not_json", f"{type(error).__name__}: {error}") from error
+        return [record]

@@ -1,0 +1,118 @@
+"""Executors: functions and cases check one another, then the functions check responses (paper section 3.2-3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..errors import DropRecord
+from ..records import Record
+from ..sandbox import Outcome
+from .base import Executor
+from .threshold import Threshold
+
+Number = str | int | float
+
+
+class CrossValidate(Executor):
+    """Runs every function on every case; keeps the cases that functions agree with and the functions that are right.
+
+    Args:
+        min_functions, min_cases: how many of each an instruction must bring.
+        case_agreement: the share of the functions that must agree with a case, as a threshold.
+        function_accuracy: the share of the cases kept that a function must get right, as a threshold.
+        keep_functions, keep_cases: how many of each must be left.
+    """
+
+    reads = ("functions", "cases")
+    writes = ("functions", "cases", "accuracies")
+
+    def __init__(
+        self,
+        min_functions: int = 1,
+        min_cases: int = 1,
+        case_agreement: Number = "> 0.5",
+        function_accuracy: Number = "> 0.5",
+        keep_functions: int = 1,
+        keep_cases: int = 1,
+    ) -> None:
+        super().__init__()
+        self.min_functions = min_functions
+        self.min_cases = min_cases
+        self.case_agreement = Threshold(case_agreement)
+        self.function_accuracy = Threshold(function_accuracy)
+        self.keep_functions = max(1, keep_functions)
+        self.keep_cases = max(1, keep_cases)
+
+    def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
+        inputs = [case["input"] for case in record["cases"]]
+        # Nothing to learn without a case; `judge` drops the record for it.
+        return [(function, inputs) for function in record["functions"]] if inputs else []
+
+    def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
+        cases, functions = record["cases"], record["functions"]
+        loaded = [i for i, run in enumerate(runs) if any(outcome != Outcome.LOAD_ERROR for outcome in run)]
+        self._need("few_cases", cases, self.min_cases, "cases")
+        self._need("few_functions", loaded, self.min_functions, f"of {len(functions)} functions load")
+        agrees = [[runs[i][j].verdict == case["output"] for j, case in enumerate(cases)] for i in loaded]
+        share = [sum(column) / len(loaded) for column in zip(*agrees, strict=True)]
+        kept = [j for j in range(len(cases)) if self.case_agreement.passes(share[j])]
+        self._need(
+            "no_case_agreed", kept, self.keep_cases, f"of {len(cases)} cases have agreement {self.case_agreement}"
+        )
+        accuracy = {i: sum(row[j] for j in kept) / len(kept) for i, row in zip(loaded, agrees, strict=True)}
+        right = sorted((i for i in loaded if self.function_accuracy.passes(accuracy[i])), key=lambda i: -accuracy[i])
+        self._need(
+            "no_function_accurate", right, self.keep_functions, f"functions are accurate {self.function_accuracy}"
+        )
+        for j in sorted(set(range(len(cases))) - set(kept)):
+            self.discard(record, "case_disagreed", f"agreement {share[j]:.2f}: {str(cases[j])[:300]}")
+        for i in sorted(set(range(len(functions))) - set(right)):
+            detail = f"accuracy {accuracy[i]:.2f}" if i in accuracy else "does not load"
+            self.discard(record, "function_inaccurate" if i in accuracy else "load_error", detail)
+        return [
+            record.with_(
+                functions=[functions[i] for i in right],
+                cases=[cases[j] for j in kept],
+                accuracies=[round(accuracy[i], 4) for i in right],
+            )
+        ]
+
+    def _need(self, reason: str, found: Sequence[object], wanted: int, what: str) -> None:
+        if len(found) < wanted:
+            raise DropRecord(reason, f"{len(found)} {what}, needed {wanted}")
+
+
+class VerifyResponses(Executor):
+    """Runs the record's functions on its response and keeps it by the share that accepts it.
+
+    A function that crashes, hangs or returns nothing has not accepted.
+
+    Args:
+        pass_rate: the share of the functions that must accept the response, as a threshold.
+        field: the field that holds the response.
+        max_functions: run only so many, the most accurate first; null runs all.
+    """
+
+    writes = ("pass_rate",)
+
+    def __init__(self, pass_rate: Number = "> 0.5", field: str = "response", max_functions: int | None = None) -> None:
+        super().__init__()
+        self.pass_rate = Threshold(pass_rate)
+        self.field = field
+        self.max_functions = max_functions
+        self.reads = ("functions", field)
+
+    def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
+        return [(function, [record[self.field]]) for function in record["functions"][: self.max_functions]]
+
+    def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
+        if not runs:
+            raise DropRecord("no_function", "the record has no function to check its response with")
+        outcomes = [outcome for run in runs for outcome in run]
+        passed = sum(outcome.verdict is True for outcome in outcomes)
+        rate = passed / len(outcomes)
+        if not self.pass_rate.passes(rate):
+            others = sorted({outcome.name for outcome in outcomes if outcome.verdict is None})
+            detail = f"{passed} of {len(outcomes)} functions accept it" + (f" ({', '.join(others)})" if others else "")
+            raise DropRecord("failed_verification", detail)
+        return [record.with_(pass_rate=round(rate, 4))]

@@ -1,0 +1,146 @@
+"""Filters: which records stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from datatrove.data import Document
+
+from ..records import Record, content_hash
+from .base import Block, Filter
+from .threshold import Threshold
+
+
+class KeepWhere(Filter):
+    """Keeps the records whose number passes a threshold.
+
+    Args:
+        field: the field that holds the number.
+        value: the threshold, `"> 8"` or `">= 0.5"`; a bare number means "at least".
+    """
+
+    def __init__(self, field: str, value: str | int | float) -> None:
+        super().__init__()
+        self.field = field
+        self.threshold = Threshold(value)
+        self.reads = (field,)
+
+    def reject(self, record: Record) -> tuple[str, str] | None:
+        value = record[self.field]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"{self.field}_not_a_number", repr(value)[:200]
+        return None if self.threshold.passes(value) else (f"{self.field}_not_{self.threshold}", f"{value:g}")
+
+
+class DropLabel(Filter):
+    """Drops the records that carry a label.
+
+    Args:
+        field: the field that holds a label or a list of labels.
+        label: the label to drop.
+        when: `any` of the record's labels is it, the `majority`, or `all`.
+    """
+
+    def __init__(self, field: str, label: str, when: Literal["any", "majority", "all"] = "any") -> None:
+        super().__init__()
+        self.field = field
+        self.label = label
+        self.when = when
+        self.reads = (field,)
+
+    def reject(self, record: Record) -> tuple[str, str] | None:
+        labels = record[self.field] if isinstance(record[self.field], list) else [record[self.field]]
+        hits = sum(label == self.label for label in labels)
+        needed = {"any": 1, "majority": len(labels) // 2 + 1, "all": max(1, len(labels))}[self.when]
+        return (self.label, f"{hits} of {len(labels)}") if hits >= needed else None
+
+
+class KeepLength(Filter):
+    """Keeps the records whose text is neither too short nor too long.
+
+    Args:
+        field: the field that holds the text.
+        min_chars, max_chars: the bounds, in characters, both allowed.
+    """
+
+    def __init__(self, field: str = "response", min_chars: int = 0, max_chars: int = 1_000_000) -> None:
+        super().__init__()
+        if not 0 <= min_chars <= max_chars:
+            raise ValueError(f"min_chars must be from 0 to max_chars, got {min_chars} and {max_chars}")
+        self.field = field
+        self.min_chars = min_chars
+        self.max_chars = max_chars
+        self.reads = (field,)
+
+    def reject(self, record: Record) -> tuple[str, str] | None:
+        length = len(record[self.field])
+        if length < self.min_chars:
+            return "too_short", f"{length} characters"
+        return ("too_long", f"{length} characters") if length > self.max_chars else None
+
+
+class Limit(Block):
+    """Leaves the first records by id: what `--limit` puts behind the first step.
+
+    Args:
+        count: how many.
+    """
+
+    kind = "filter"
+    whole_set = True
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        records = sorted(data or (), key=lambda document: str(document.id))
+        self.meter.taken += len(records)
+        for number, document in enumerate(records):
+            if number < self.count:
+                self.meter.given += 1
+                yield document
+            else:
+                self.drop(Record(document), "limit", f"--limit {self.count}")
+
+
+class Dedup(Block):
+    """Leaves one of several equal records.
+
+    Without `on`, records with one id are equal: they come from equal content, so the first is as good as any, and
+    records flow on at once. With `on`, records that agree in those fields are equal whatever their ids; the one with
+    the smallest id stays, which takes waiting for all records.
+
+    Args:
+        on: fields to compare; null compares ids.
+    """
+
+    kind = "filter"
+
+    def __init__(self, on: list[str] | None = None) -> None:
+        super().__init__()
+        if on == []:
+            raise ValueError("on must name at least one field, or be left out to compare ids")
+        self.on = on
+        self.reads = tuple(on or ())
+        self.whole_set = on is not None
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        records: Iterable[Record] = self._take(data or ())
+        if self.on is not None:
+            records = sorted(records, key=lambda record: record.id)
+        first: dict[str, str] = {}
+        for record in records:
+            key = content_hash(*(record[field] for field in self.on)) if self.on else record.id
+            if key in first:
+                self.drop(record, "duplicate", f"of {first[key]}")
+                continue
+            first[key] = record.id
+            self.meter.given += 1
+            yield record.document
+
+    def _take(self, data: Iterable[Document]) -> Iterator[Record]:
+        for document in data:
+            self.meter.taken += 1
+            yield Record(document)

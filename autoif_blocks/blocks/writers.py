@@ -1,0 +1,88 @@
+"""Writers: chat records for training, and plain text beside a step's file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Literal
+
+from ..prompts import Prompt
+from ..records import Record
+from .base import Block
+
+
+class WriteLines(Block):
+    """Also writes one field of each record to a text file in the output directory, a line each.
+
+    Args:
+        path: the file, relative to the output directory.
+        field: the field to write; its line breaks become spaces.
+    """
+
+    kind = "writer"
+
+    def __init__(self, path: str, field: str) -> None:
+        super().__init__()
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path.endswith(".txt"):
+            raise ValueError(f"path must be a .txt file inside the output directory, got '{path}'")
+        self.path = path
+        self.field = field
+        self.reads = (field,)
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        self.live.write(self.path, {"id": record.id, "line": " ".join(str(record[self.field]).split())})
+        return [record]
+
+
+class FormatSft(Block):
+    """Turns verified records into chat records for supervised fine-tuning.
+
+    Args:
+        format: `dialogs` and `messages` are lists of {role, content}; `sharegpt` is `conversations` of {from, value};
+            `alpaca` is {instruction, input, output}.
+        user: a template for what the user says.
+        system: a template for a system message, if there shall be one.
+        response: the field that holds the answer.
+        keep: fields to carry along, under `metadata`.
+    """
+
+    kind = "writer"
+
+    def __init__(
+        self,
+        format: Literal["dialogs", "messages", "sharegpt", "alpaca"] = "dialogs",
+        user: str = "{{ query }}\n{{ instruction }}",
+        system: str | None = None,
+        response: str = "response",
+        keep: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.format = format
+        self.user = Prompt(user)
+        self.system = Prompt(system) if system is not None else None
+        self.response = response
+        self.keep = keep or []
+        used = self.user.fields | (self.system.fields if self.system else frozenset())
+        self.reads = sorted({response, *self.keep, *used})
+        columns = {"sharegpt": ("conversations",), "alpaca": ("instruction", "input", "output")}.get(format, (format,))
+        self.writes = (*columns, *(("system",) if system and format == "alpaca" else ()))
+        if self.keep:
+            self.writes = (*self.writes, "metadata")
+
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        return frozenset(self.writes)
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        user, answer = self.user.render(record), record[self.response]
+        system = self.system.render(record) if self.system else None
+        kept = {"metadata": {field: record[field] for field in self.keep}} if self.keep else {}
+        if self.format == "alpaca":
+            extra = {"system": system} if system else {}
+            return [record.only(instruction=user, input="", output=answer, **extra, **kept)]
+        turns = [("system", system)] if system else []
+        turns += [("user", user), ("assistant", answer)]
+        if self.format == "sharegpt":
+            names = {"user": "human", "assistant": "gpt"}
+            chat = [{"from": names.get(role, role), "value": text} for role, text in turns]
+            return [record.only(conversations=chat, **kept)]
+        return [record.only(**{self.format: [{"role": role, "content": text} for role, text in turns]}, **kept)]

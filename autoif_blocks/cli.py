@@ -1,0 +1,158 @@
+"""The command line: `autoif run`, `check`, `blocks`, `teacher`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from .errors import AutoIFError, RecipeError
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="autoif-blocks", prog_name="autoif")
+def cli() -> None:
+    """Verified instruction-following data from a YAML recipe.
+
+    \b
+    autoif run autoif.yaml                 run the ten steps
+    autoif check autoif.yaml               find mistakes without asking a model
+    autoif blocks                          list the blocks a recipe can use
+    """
+
+
+def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option(
+            "--seed-num", type=click.IntRange(min=1), help="Completions of the self-instruct prompt in step 1."
+        ),
+        click.option("--model", help="The name of the model, for every role."),
+        click.option("--api-key", help="The key; better: export AUTOIF_API_KEY, which no shell history keeps."),
+        click.option("--base-url", help="The server, up to and including /v1, for every role."),
+        click.option(
+            "--seed-dir", type=click.Path(exists=True, file_okay=False), help="Seeds (.txt) and queries (.jsonl)."
+        ),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Requests in flight, for each model."),
+        click.option("--process-num", type=click.IntRange(min=1), help="Sandbox processes."),
+        click.option("--output-dir", type=click.Path(file_okay=False), help="Where results go."),
+        click.option("--cache-dir", type=click.Path(file_okay=False), help="Where completions are kept."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("recipe", type=click.Path())
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Override an option: steps.score_filter.value='> 8'.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="A trial: so many records at the start.")
+@click.option("--start-step", default="1", show_default=True, help="A number or name; reads the earlier step's file.")
+@click.option("--end-step", help="A number or name; the last step to run.")
+@click.option("--overwrite", is_flag=True, help="Replace another recipe's results in the output directory.")
+@click.option("--no-resume", is_flag=True, help="Delete the kept completions and ask for everything again.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@_scripts_options
+def run(
+    recipe: str, overrides: tuple[str, ...], limit: int | None, start_step: str, end_step: str | None,
+    overwrite: bool, no_resume: bool, quiet: bool, **scripts: Any,
+) -> None:  # fmt: skip
+    """Run RECIPE.
+
+    The same command again continues or replays: completions that are paid for are kept.
+
+    \b
+    autoif run autoif.yaml --limit 5
+    autoif run autoif.yaml --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-72B-Instruct
+    autoif run autoif.yaml --start-step score_filter --set steps.score_filter.value='> 8' --overwrite
+    """
+    from .autoif import overrides_for
+    from .executors import RunOptions
+    from .progress import ConsoleListener, show
+    from .recipe import Recipe
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides])
+    listener = ConsoleListener(quiet)
+    options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener)
+    try:
+        result = show(loaded, options, listener)
+    except KeyboardInterrupt:
+        click.echo("stopped: what is paid for is kept, the same command continues", err=True)
+        sys.exit(130)
+    if result["records"] == 0:
+        lossy = max(result["steps"], key=lambda step: sum(step["dropped"].values()) if not step["out"] else -1)
+        raise AutoIFError(f"no record is left: step '{lossy['name']}' dropped them all; see dropped/{lossy['file']}")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@cli.command()
+@click.argument("recipe", type=click.Path())
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option.")
+def check(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Check RECIPE: options, files, and that every step reads what an earlier one writes."""
+    from .recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides)
+    blocks = sum(len(step.blocks) for step in loaded.steps)
+    click.echo(f"{recipe}: all right: {len(loaded.steps)} steps, {blocks} blocks, {len(loaded.models)} models")
+
+
+@cli.command()
+@click.argument("name", required=False)
+def blocks(name: str | None) -> None:
+    """List the blocks, or describe NAME: what it does, its options, what it reads and writes."""
+    from .describe import catalogue, description
+    from .resolve import find_block
+
+    if name is None:
+        click.echo(catalogue())
+        return
+    try:
+        click.echo(description(name, find_block(name, Path.cwd())))
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def teacher(arguments: tuple[str, ...]) -> None:
+    """Serve the simulated teacher: `autoif teacher --port 8000` (`--help` lists its faults and latencies)."""
+    from .teacher.__main__ import main as serve
+
+    sys.exit(serve(list(arguments)))
+
+
+def main() -> NoReturn:
+    """The `autoif` command. Exit codes: 0 done, 1 failed, 2 wrong recipe or usage, 3 no model, 130 stopped."""
+    try:
+        cli(standalone_mode=False)
+        sys.exit(0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except AutoIFError as error:
+        click.echo(
+            f"error: {error}" if not isinstance(error, RecipeError) or not error.problems else str(error), err=True
+        )
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,202 @@
+"""What the blocks of one task share while it runs: an event loop, model clients, the sandbox, the cache, output files.
+
+A `RunContext` is plain data until `open` is called, so pipelines that hold one can be copied and pickled; every task
+opens its own and closes it at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from .accounting import Meter
+from .cache import Cache
+from .client import Client, ModelConfig
+from .errors import AutoIFError, StopRun
+from .records import to_line
+from .sandbox import Sandbox, SandboxConfig
+from .streaming import Feeder
+
+T = TypeVar("T")
+STATUS_INTERVAL = 0.5  # seconds between two writings of a task's counts
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is given; picklable, and free of secrets."""
+
+    work_dir: str
+    """where this stage's tasks leave their parts of the output files"""
+    cache_dir: str | None = None
+    seed: int = 0
+    text_field: str = "text"
+    models: Mapping[str, ModelConfig] = field(default_factory=dict)
+    base_urls: Mapping[str, str] = field(default_factory=dict)
+    """where each model is served in this run: the simulated teacher's address is known only once it has started"""
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    flush_interval: float = 5.0
+
+
+class RunContext:
+    """Shared by all blocks of a pipeline; open between the first and the last record of a task."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        self.meters: dict[tuple[str, int, str], Meter] = {}
+        """counts by (step, position of the block in the step, the block's name)"""
+        self._opened: _Opened | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings, "meters": {}, "_opened": None}
+
+    def __repr__(self) -> str:
+        return f"RunContext({self.settings.work_dir})"
+
+    def meter(self, step: str, position: int, block: str) -> Meter:
+        key = (step, position, block)
+        return self.meters[key] if key in self.meters else self.meters.setdefault(key, Meter())
+
+    def open(self, rank: int) -> None:
+        """Starts the task's event loop and makes its folder of parts. Called once, by the outermost pipeline step."""
+        self._opened = _Opened(self.settings, rank, self.meters)
+
+    def close(self, finished: bool) -> None:
+        """Ends everything that `open` and the blocks began; `finished` says that no record is missing."""
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            opened.close(finished)
+
+    @property
+    def _now(self) -> _Opened:
+        if self._opened is None:
+            raise AutoIFError("this block works within a run: put it in a recipe, or open its RunContext first")
+        return self._opened
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._now.loop
+
+    @property
+    def feeders(self) -> list[Feeder]:
+        """The threads that pull records; closing the context ends them all."""
+        return self._now.feeders
+
+    def client(self, model: str) -> Client:
+        """The task's one client of a model; steps that name the same model share its slots."""
+        now = self._now
+        if model not in now.clients:
+            config = self.settings.models[model]
+            url = self.settings.base_urls.get(model, config.base_url)
+            now.clients[model] = Client(config, url, now.cache, self.settings.seed)
+        return now.clients[model]
+
+    async def sandbox(self) -> Sandbox:
+        """The task's one sandbox, started when it is first needed. Call it on the event loop."""
+        now = self._now
+        async with now.sandbox_lock:
+            if now.sandbox is None:
+                now.sandbox = await Sandbox(self.settings.sandbox).__aenter__()
+        return now.sandbox
+
+    def write(self, file: str, row: Mapping[str, Any]) -> None:
+        """Adds a row, which must have an `id`, to this task's part of an output file.
+
+        Raises:
+            TypeError: a value has no JSON form.
+            ValueError: a number is NaN or infinite.
+        """
+        self._now.write(file, to_line(row))
+
+    def touch(self, file: str) -> None:
+        """Makes the file exist, even if no row is ever written to it."""
+        self._now.part(file)
+
+
+class _Opened:
+    """The live half of a context."""
+
+    def __init__(self, settings: RunSettings, rank: int, meters: Mapping[tuple[str, int, str], Meter]) -> None:
+        self.folder = Path(settings.work_dir) / f"{rank:05d}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._status = Path(settings.work_dir) / f"{rank:05d}.status.json"
+        self._meters = meters
+        self._parts: dict[str, IO[bytes]] = {}
+        self._write_lock = threading.Lock()
+        self.cache = Cache(settings.cache_dir, settings.flush_interval) if settings.cache_dir else None
+        self.clients: dict[str, Client] = {}
+        self.feeders: list[Feeder] = []
+        self.sandbox: Sandbox | None = None
+        self.sandbox_lock = asyncio.Lock()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="autoif-loop", daemon=True)
+        self._thread.start()
+        self._closing = threading.Event()
+        self._reporter = threading.Thread(target=self._report, name="autoif-status", daemon=True)
+        self._reporter.start()
+
+    def part(self, file: str) -> IO[bytes]:
+        with self._write_lock:
+            if file not in self._parts:
+                path = self.folder / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._parts[file] = path.open("wb")
+            return self._parts[file]
+
+    def write(self, file: str, line: bytes) -> None:
+        part = self.part(file)
+        with self._write_lock:
+            part.write(line)
+
+    def call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def close(self, finished: bool) -> None:
+        for feeder in self.feeders:
+            feeder.stopping.set()
+        for feeder in self.feeders:
+            feeder.join()
+        try:
+            self.call(self._shut())
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+            self.loop.close()
+            self._closing.set()
+            self._reporter.join()
+            if self.cache is not None:
+                self.cache.close()
+            for part in self._parts.values():
+                part.close()
+        self._write_status(finished)
+
+    async def _shut(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for client in self.clients.values():
+            await client.close()
+        if self.sandbox is not None:
+            await self.sandbox.__aexit__(None, None, None)
+        await self.loop.shutdown_asyncgens()
+        await self.loop.shutdown_default_executor()
+
+    def _report(self) -> None:
+        while not self._closing.wait(STATUS_INTERVAL):
+            self._write_status(finished=False)
+            if self.cache is not None and time.monotonic() - self.cache.last_flush > self.cache.flush_interval:
+                with contextlib.suppress(StopRun):  # the cache remembers, and tells whoever next brings a completion
+                    self.cache.flush()
+
+    def _write_status(self, finished: bool) -> None:
+        counts = [[*key, meter.to_dict()] for key, meter in list(self._meters.items()) if key[0]]
+        aside = self._status.with_suffix(".tmp")
+        aside.write_text(json.dumps({"finished": finished, "meters": counts}))
+        aside.replace(self._status)

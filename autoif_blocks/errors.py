@@ -1,0 +1,82 @@
+"""Every failure of this project, one tree, named by its consequence.
+
+    AutoIFError
+    ├── RecipeError        nothing has started: fix the recipe or the command line   exit code 2
+    ├── StopRun            the run cannot go on; what was paid for is kept           exit code 1
+    │   ├── ModelUnavailable   the model's endpoint refuses every request            exit code 3
+    │   └── SandboxUnavailable model-written code cannot be run here                 exit code 1
+    ├── DropRecord         this record leaves the run, with a reason
+    └── Retry              the same request may succeed a little later
+
+`DropRecord` and `Retry` never reach a user: the block or the client that owns the record turns them into a line of the
+drop log or a further attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AutoIFError(Exception):
+    """Base of the tree; catch this to catch everything that this package raises on purpose."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong with a recipe: where, what, and what to do about it."""
+
+    file: str
+    line: int
+    step: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        return where + (f"step '{self.step}': " if self.step else "") + self.message
+
+
+class RecipeError(AutoIFError):
+    """The recipe or the command line is wrong; `problems` holds all that was found, in file order."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem] | str) -> None:
+        self.problems = problems if isinstance(problems, list) else []
+        super().__init__(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems)) or str(self.args[0])
+
+
+class StopRun(AutoIFError):
+    """Going on would waste money or lose records: end now, keep what is finished, say why."""
+
+
+class ModelUnavailable(StopRun):
+    """The endpoint refuses every request: bad key, unknown model, nobody listening."""
+
+    exit_code = 3
+
+
+class SandboxUnavailable(StopRun):
+    """Model-written code cannot be run safely on this machine."""
+
+
+class DropRecord(AutoIFError):
+    """This record goes no further. `reason` is a short countable name, `detail` what a reader needs to believe it."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Retry(AutoIFError):
+    """The request may succeed later. `after` is the server's own wish, in seconds, if it had one."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason, after)
+        self.reason = reason
+        self.after = after

@@ -1,0 +1,77 @@
+"""What makes two runs the same run: decides whether a directory's results may be continued or would be overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import RecipeError
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+# Where and how fast a recipe runs changes no record; what is asked, of which model, does.
+_PLACE_AND_PACE = {"output_dir", "cache_dir", "executor", "flush_interval", "name"}
+_MODEL_PACE = {
+    "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
+    "price",
+}  # fmt: skip
+_SANDBOX_PACE = {"workers", "preload", "isolation"}
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """A flat dictionary of everything that shapes the results: `steps.score_filter.value` -> `> 7`, inputs by hash."""
+    data = {key: value for key, value in recipe.data.items() if key not in _PLACE_AND_PACE}
+    data["seed"] = recipe.seed
+    models = data.pop("models", None) or {}
+    data["models"] = {name: {k: v for k, v in model.items() if k not in _MODEL_PACE} for name, model in models.items()}
+    data["sandbox"] = {k: v for k, v in (data.get("sandbox") or {}).items() if k not in _SANDBOX_PACE}
+    flat = dict(_flatten(data, ""))
+    # A recipe may be run from anywhere: its inputs count by content.
+    hashes = {f"the file {path.name}": blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in recipe.inputs}
+    paths = {str(path) for path in recipe.inputs}
+    return {
+        k: v for k, v in flat.items() if not (isinstance(v, str) and str((recipe.path.parent / v).resolve()) in paths)
+    } | hashes
+
+
+def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            name = item.get("name", item.get("block", number)) if isinstance(item, dict) else number
+            yield from _flatten(item, f"{path}.{name}")
+        yield f"{path}.(order)", [i.get("name", i.get("block")) if isinstance(i, dict) else i for i in value]
+    else:
+        yield path, value
+
+
+def refuse_to_overwrite(
+    output_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], limit: int | None
+) -> None:
+    """Compares a finished run's identity with that of the run to come.
+
+    Raises:
+        RecipeError: they differ, so that the files there would be replaced by others.
+    """
+    was = earlier.get("identity", {})
+    changed = sorted(key for key in {*was, *now} if was.get(key) != now.get(key))
+    told = [f"{key}: {_short(was.get(key))} -> {_short(now.get(key))}" for key in changed]
+    earlier_limit = earlier.get("limit")
+    if limit is not None and (earlier_limit is None or limit < earlier_limit):
+        told.append(f"--limit: {earlier_limit or 'none'} -> {limit}")
+    if told:
+        more = f"\n  … and {len(told) - 8} more" if len(told) > 8 else ""
+        raise RecipeError(
+            f"{output_dir} holds the results of a different run:\n  " + "\n  ".join(told[:8]) + more + "\n"
+            "Use another --output-dir, or --overwrite to replace them (completions that still fit are replayed)."
+        )
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split()) if value is not None else "(absent)"
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,85 @@
+"""The files of a run: merged from the tasks' parts, sorted by id, and put in place whole.
+
+Nothing is held in memory but ids and positions, so a file may be larger than the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import StopRun
+
+
+def merge(parts: Iterable[Path], target: Path) -> int:
+    """Merges JSONL parts into `target`, sorted by id and then by content; returns the number of rows.
+
+    A `.txt` target gets the bare `line` of each row. The file appears under its name only when it is complete.
+
+    Raises:
+        StopRun: the disk is full or cannot be written.
+    """
+    files = [path.open("rb") for path in sorted(parts) if path.is_file()]
+    try:
+        index = sorted(_index(files))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.tmp")
+        with aside.open("wb") as out:
+            # Equal ids hold equal records almost always; where they do not, the content decides, not the arrival.
+            for lines in _by_id(files, index):
+                for line in sorted(lines):
+                    out.write(json.loads(line)["line"].encode() + b"\n" if target.suffix == ".txt" else line)
+            out.flush()
+            os.fsync(out.fileno())
+        aside.replace(target)
+    except OSError as error:
+        raise StopRun(
+            f"cannot write {target}: {error.strerror}; completions are kept, run again to continue"
+        ) from error
+    finally:
+        for file in files:
+            file.close()
+    return len(index)
+
+
+def _index(files: Sequence[BinaryIO]) -> Iterator[tuple[str, int, int, int]]:
+    for number, file in enumerate(files):
+        position = 0
+        for line in file:
+            # Every row is written with its id first: `{"id": "…", `.
+            record_id, _ = json.JSONDecoder().raw_decode(line[:512].decode("utf-8", "ignore"), len('{"id": '))
+            yield record_id, number, position, len(line)
+            position += len(line)
+
+
+def _by_id(files: Sequence[BinaryIO], index: list[tuple[str, int, int, int]]) -> Iterator[list[bytes]]:
+    lines: list[bytes] = []
+    last: str | None = None
+    for record_id, number, position, length in index:
+        if record_id != last and lines:
+            yield lines
+            lines = []
+        last = record_id
+        files[number].seek(position)
+        lines.append(files[number].read(length))
+    if lines:
+        yield lines
+
+
+def count_rows(path: Path) -> int:
+    """The number of rows of a JSONL file; 0 if it is not there."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a small JSON file whole: aside, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,102 @@
+"""`python -m autoif_blocks.teacher`: run the simulated teacher; its base URL is the first and only line on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields
+
+from .server import TeacherConfig, serve
+
+# What an option takes whose default is None.
+_KINDS: dict[str, type] = {"api_key": str, "max_n": int, "max_slots": int}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="autoif teacher",
+        description="An OpenAI-compatible server that plays the model: no download, no key, always the same answers.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    parser.add_argument(
+        "--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone"
+    )
+    for option in fields(TeacherConfig):
+        flag, default, text = "--" + option.name.replace("_", "-"), option.default, option.metadata["help"]
+        if default is False:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif isinstance(default, tuple):
+            parser.add_argument(
+                flag, nargs="*", default=default, metavar="NAME", help=f"{text} (default: {' '.join(default)})"
+            )
+        else:
+            kind = _KINDS.get(option.name, type(default))
+            shown = "" if default is None else f" (default: {default})"
+            parser.add_argument(flag, type=kind, default=default, metavar=kind.__name__.upper(), help=text + shown)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = _parser()
+    options = vars(parser.parse_args(argv))
+    host, port, exit_with_parent = options.pop("host"), options.pop("port"), options.pop("exit_with_parent")
+    try:
+        config = TeacherConfig(**{**options, "models": tuple(options["models"])})
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        asyncio.run(_until_told(config, host, port, exit_with_parent))
+    except OSError as error:
+        print(f"cannot listen on {host}:{port}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _until_told(config: TeacherConfig, host: str, port: int, exit_with_parent: bool) -> None:
+    """Serve until SIGTERM, or until the parent is gone if asked."""
+    loop = asyncio.get_running_loop()
+    server = asyncio.ensure_future(serve(config, host, port))
+    loop.add_signal_handler(signal.SIGTERM, server.cancel)
+    if exit_with_parent:
+
+        def stop() -> None:
+            # The loop may have ended by itself meanwhile; there is nothing left to stop then.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(server.cancel)
+
+        # Two signs, for each can fail: a child forked by the parent may keep the pipe open, and a stdin of its own
+        # tells nothing. PR_SET_PDEATHSIG is no third: it fires when the *thread* that started us ends.
+        for watch in (_stdin_ends, _parent_ends):
+            threading.Thread(target=watch, args=(stop,), daemon=True).start()
+    try:
+        await server
+    except asyncio.CancelledError:
+        if not server.cancelled():
+            raise
+
+
+def _stdin_ends(then: Callable[[], None]) -> None:
+    while os.read(0, 4096):
+        pass
+    then()
+
+
+def _parent_ends(then: Callable[[], None]) -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    then()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

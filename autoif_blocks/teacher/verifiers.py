@@ -1,0 +1,131 @@
+"""Answers to "write a function and test cases": good ones, wrong ones, and those that do not parse."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+from .chance import Rates, share
+from .families import Reading, recognise
+from .family import code, fill_code, one
+from .hostile import HOSTILE_FUNCTIONS
+from .prose import TOPICS, write
+
+# The share of wrong functions is an instruction's own: some are easy to check, some are not. The mean is half of this.
+MOST_WRONG_FUNCTIONS = 0.6
+WRONG_OUTPUTS = 0.07
+
+# For instructions that no code can check: each is plausible, and they disagree with one another.
+_GUESSES = (
+    one("len(response) > 80"),
+    one("len(response.split()) < 12"),
+    one("'!' in response"),
+    one("response.endswith('.')"),
+    one("'you' in response.lower()"),
+    one("response.count('.') > 2"),
+    one("any(word in response.lower() for word in ('best', 'great', 'easier', 'good'))"),
+    one("not response.lower().startswith('the')"),
+    one("True"),
+    code("""
+        def evaluate(response):
+            words = response.lower().split()
+            return len(set(words)) / max(1, len(words)) > 0.9
+    """),
+)
+_HOSTILE = tuple(HOSTILE_FUNCTIONS.values())
+_DOCSTRINGS = ("Check whether the response follows the instruction.", "Return True if the answer is as wanted.")
+
+
+def verifiers(instruction: str, rng: Random, rates: Rates) -> str:
+    """The completion for one instruction."""
+    reading = recognise(instruction)
+    wrong = MOST_WRONG_FUNCTIONS * share("wrong functions", instruction)
+    function = rng.choice(_HOSTILE) if rng.random() < rates.hostile else _function(reading, rng, wrong)
+    answer: dict[str, object] = {"func": function, "cases": _cases(reading, rng)}
+    if rng.random() < rates.malformed:
+        return _malformed(answer, rng)
+    if rng.random() < 0.02:
+        answer["explanation"] = "The function looks at the text only."
+    return _dressed(json.dumps(answer, indent=rng.choice((None, None, 2))), rng)
+
+
+def _function(reading: Reading | None, rng: Random, wrong: float) -> str:
+    if reading is None:
+        return rng.choice(_GUESSES)
+    family = reading.family
+    template = rng.choice(family.wrong).code if rng.random() < wrong else rng.choice(family.correct)
+    return _in_style(fill_code(template, reading.params), rng)
+
+
+def _in_style(text: str, rng: Random) -> str:
+    """The same function with annotations or a docstring, as models like to write them."""
+    style = rng.random()
+    if style < 0.25:
+        text = text.replace("def evaluate(response):", "def evaluate(response: str) -> bool:")
+    if 0.15 < style < 0.35:
+        head, body = text.split("def evaluate(", 1)
+        signature, rest = body.split("\n", 1)
+        text = f'{head}def evaluate({signature}\n    """{rng.choice(_DOCSTRINGS)}"""\n{rest}'
+    return text
+
+
+def _cases(reading: Reading | None, rng: Random) -> list[dict[str, object]]:
+    verdicts = [True, False, rng.random() < 0.5]
+    rng.shuffle(verdicts)
+    cases: list[dict[str, object]] = []
+    for verdict in verdicts:
+        prose = write(rng.choice(TOPICS), rng, rng.randint(1, 3))
+        if reading:
+            build = reading.family.comply if verdict else reading.family.violate
+            prose = build(prose, reading.params, rng)
+        shown = verdict if rng.random() >= WRONG_OUTPUTS else not verdict
+        cases.append({"input": prose, "output": _output(shown, rng)})
+    return cases
+
+
+def _output(verdict: bool, rng: Random) -> object:
+    """A verdict as models write it: mostly a boolean, often its name, now and then something else."""
+    roll = rng.random()
+    if roll < 0.68:
+        return verdict
+    if roll < 0.95:
+        return rng.choice((str(verdict), str(verdict).lower()))
+    return rng.choice((("no", "yes")[verdict], int(verdict), None, "maybe"))
+
+
+def _dressed(text: str, rng: Random) -> str:
+    """A JSON answer in one of the forms that readers must cope with."""
+    roll = rng.random()
+    if roll < 0.5:
+        return text
+    if roll < 0.75:
+        return f"```json\n{text}\n```"
+    if roll < 0.83:
+        return f"```\n{text}\n```"
+    if roll < 0.92:
+        return f"Here is the function with its test cases:\n\n{text}\n\nIt uses the standard library only."
+    return f"<think>The function {{evaluate}} gets the text.\nI need three cases.</think>\n\n{text}"
+
+
+def _malformed(answer: dict[str, object], rng: Random) -> str:
+    """An answer that cannot be used as it is."""
+    text, function = json.dumps(answer), str(answer["func"])
+    return rng.choice(
+        (
+            text[: len(text) * rng.randint(3, 8) // 10],
+            str(answer),
+            json.dumps({"function": function}),
+            json.dumps({"func": function}),
+            json.dumps({"cases": answer["cases"]}),
+            json.dumps({**answer, "func": function.replace("evaluate", "check")}),
+            json.dumps({**answer, "func": function.replace(":\n", "\n", 1)}),
+            json.dumps({**answer, "func": ""}),
+            json.dumps({**answer, "cases": "see above"}),
+            json.dumps([function, answer["cases"]]),
+            text.replace("\\n", "\n"),
+            text[:-1] + ",}",
+            f"```python\n{function}```",
+            "I am sorry, but I cannot write this function.",
+            "",
+        )
+    )
