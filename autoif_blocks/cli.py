@@ -57,7 +57,7 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="PATH=VALUE",
     help="Override an option: steps.score_filter.value='> 8'.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="A trial: so many records at the start.")
+@click.option("--limit", type=click.IntRange(min=1), help="A trial: so many records leave step 1.")
 @click.option("--start-step", default="1", show_default=True, help="A number or name; reads the earlier step's file.")
 @click.option("--end-step", help="A number or name; the last step to run.")
 @click.option("--overwrite", is_flag=True, help="Replace another recipe's results in the output directory.")
@@ -82,7 +82,8 @@ def run(
     from .progress import ConsoleListener, show
     from .recipe import Recipe
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
+        signal.signal(stop, _interrupt)
     loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides])
     listener = ConsoleListener(quiet)
     options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener)

@@ -60,7 +60,7 @@ class ModelConfig:
     """whether requests carry a `seed`: distinct for each sample, so that samples of one prompt differ"""
     timeout: float = 600.0
     """seconds one request may take in total"""
-    connect_patience: float = 10.0
+    connect_patience: float = 5.0
     """seconds to wait for a server that has never answered"""
     max_retries: int = 10
     """further attempts at a request that fails in a way that may pass"""

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -53,7 +54,7 @@ class RunOptions:
     start_step: str | int = 1
     end_step: str | int | None = None
     limit: int | None = None
-    """a trial: only so many records are read, and leave the first step"""
+    """a trial: only so many records are read and leave step 1; a run that starts later takes the earlier file whole"""
     overwrite: bool = False
     """replace another recipe's results"""
     resume: bool = True
@@ -229,12 +230,13 @@ class _Run:
             chain = [spec.build() for spec in step.blocks]
             if step is self.steps[0] and first > 1:
                 chain.insert(0, ReadStep(str(self.output / self.recipe.steps[first - 2].file)))
-            if self.options.limit is not None:
+            if self.options.limit is not None and step.number == 1:
                 for block in chain:
                     if isinstance(block, Reader):
                         block.limit = self.options.limit
-                if step is self.steps[0]:
-                    chain.append(Limit(self.options.limit))
+                # Before what the step writes beside its records, so that this is limited too.
+                writers = sum(1 for _ in itertools.takewhile(lambda block: block.kind == "writer", reversed(chain)))
+                chain.insert(len(chain) - writers, Limit(self.options.limit))
             for position, block in enumerate([*chain, StepFile(step.file)]):
                 block.step, block.position = step.name, position
                 yield block
@@ -322,9 +324,17 @@ class RunScope(PipelineStep):  # type: ignore[misc]  # datatrove has no type hin
 class _Local(LocalPipelineExecutor):  # type: ignore[misc]
     """datatrove's local executor with its log lines in log files only: the terminal belongs to the progress view."""
 
-    def run(self) -> PipelineStats:
+    def run(self) -> PipelineStats | None:
         with self._stderr_in("run"):
-            return super().run()
+            if self.workers > 1:
+                return super().run()
+            # datatrove would start a manager process even here, and a kill -9 of this one would leave it behind.
+            self.save_executor_as_json()
+            pipeline = self.pipeline
+            for rank in range(self.tasks):
+                self.pipeline = deepcopy(pipeline)
+                self._run_for_rank(rank)
+        return None
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         with self._stderr_in(f"task_{rank:05d}"):

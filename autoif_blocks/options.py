@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
+from pydantic_core import ErrorDetails
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,18 @@ def options_of(cls: type) -> dict[str, Option]:
 
 def nearest(name: str, known: Collection[str], what: str) -> str:
     """The second half of an error about an unknown name: the likeliest one meant, or all there are."""
-    if close := get_close_matches(name, known, n=1, cutoff=0.6):
-        return f"did you mean '{close[0]}'?"
+    spellings = {word.lower(): word for word in known}
+    if close := get_close_matches(name.lower(), spellings, n=1, cutoff=0.6):
+        return f"did you mean '{spellings[close[0]]}'?"
     return f"known {what}: {', '.join(known)}" if known else f"it has no {what}"
+
+
+def shown(value: Any) -> str:
+    """A value as a recipe's writer knows it, short; what a list or mapping holds may be secret or long."""
+    if isinstance(value, (list, tuple, dict)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} …"
 
 
 def misfits(cls: type, values: Mapping[str, Any], title: str, check_types: bool = True) -> Iterator[tuple[str, str]]:
@@ -68,7 +77,7 @@ def misfits(cls: type, values: Mapping[str, Any], title: str, check_types: bool 
         if name not in options:
             yield name, f"{title} has no option '{name}'; {nearest(name, options, 'options')}"
         elif check_types and (wrong := _misfit(options[name], value)):
-            yield name, f"{name} {wrong}"
+            yield name, wrong
     for name, option in options.items():
         if option.required and name not in values:
             yield "", f"{title} needs the option '{name}' ({option.type_name})"
@@ -79,7 +88,7 @@ def fitted(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     options = options_of(cls)
     adapters = {name: _adapter(options[name].annotation) for name in values}
     return {
-        name: value if (adapter := adapters[name]) is None else adapter.validate_json(_json(value), strict=True)
+        name: value if (adapter := adapters[name]) is None else adapter.validate_json(json.dumps(value), strict=True)
         for name, value in values.items()
     }
 
@@ -90,28 +99,62 @@ def _misfit(option: Option, value: Any) -> str | None:
         return None
     try:
         # As JSON, strictly: a list fits a tuple and 1 fits a float, but "8" is no integer and 1 no boolean.
-        adapter.validate_json(_json(value), strict=True)
+        adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        wrong = list(dict.fromkeys(_lower(problem["msg"]) for problem in error.errors()))
-        return f"{' or '.join(wrong)}, got {value!r}"
+        return _in_words(option, value, error.errors(include_url=False))
     return None
 
 
-def _lower(message: str) -> str:
-    return message.replace("Input should be", "must be", 1).replace("Value error, ", "")
+_WORDS = {
+    "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "string_type": "a text", "bool_type": "true or false", "none_required": "null",
+    "list_type": "a list", "tuple_type": "a list", "set_type": "a list", "dict_type": "a mapping",
+}  # fmt: skip
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, default=str)
+def _in_words(option: Option, value: Any, errors: list[ErrorDetails]) -> str:
+    """What pydantic found, as `n must be a whole number, got '8': write it without quotes`."""
+    place, culprit = option.name, value
+    for part in errors[0]["loc"]:  # the names of a union's members stand among the places: they fit nothing
+        if isinstance(culprit, list) and isinstance(part, int):
+            place, culprit = f"item {part + 1} of {place}", culprit[part]
+        elif isinstance(culprit, dict) and part in culprit:
+            place, culprit = f"'{part}' of {place}", culprit[str(part)]
+    wanted = list(dict.fromkeys(_wanted(error) for error in errors))
+    if "a number" in wanted and "a whole number" in wanted:
+        wanted.remove("a whole number")
+    return f"{place} must be {' or '.join(wanted)}, got {shown(culprit)}{_remedy(option, wanted, culprit)}"
+
+
+def _wanted(error: ErrorDetails) -> str:
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"])
+    said = error["msg"].replace("Input should be ", "", 1).replace("Value error, ", "")
+    return _WORDS.get(error["type"], said)
+
+
+def _remedy(option: Option, wanted: list[str], value: Any) -> str:
+    if value is None and not option.required:
+        return ": leave the option out to have its default"
+    if isinstance(value, str) and {"a whole number", "a number"} & set(wanted) and value.strip().lstrip("-").isdigit():
+        return ": write it without quotes"
+    if isinstance(value, (int, float)) and "a text" in wanted:
+        return ": put it in quotes"
+    if not isinstance(value, (list, dict)) and value is not None and "a list" in wanted:
+        return f": write [{value if isinstance(value, str) and value.isidentifier() else json.dumps(value)}]"
+    return ""
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """A checker of values, if the annotation is one that data can fit; else anything goes."""
     if annotation is Any:
         return None
     try:
         return TypeAdapter(annotation)
-    except (PydanticUserError, SchemaError):
+    except PydanticUserError:
         try:
             return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-        except (PydanticUserError, SchemaError):
+        except Exception:
             return None
+    except Exception:  # other people's annotations can be anything: a string, a module, a function
+        return None

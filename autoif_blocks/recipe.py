@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from .blocks.base import Block, Generator
 from .blocks.foreign import Foreign
 from .client import ModelConfig
 from .errors import RecipeError
-from .options import fitted, misfits, nearest
+from .options import fitted, misfits, nearest, options_of, shown
 from .resolve import find_block
 from .sandbox import SandboxConfig
 from .source import Source, Where, read
@@ -22,8 +23,9 @@ from .source import Source, Where, read
 if TYPE_CHECKING:
     from .executors import RunOptions
 
-_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9_-]*\Z")
-_RESERVED = {"run", "dropped", "discarded", "logs", "cache"}
+# A step's name is a file's name and a word of the command line, where digits alone are a step's number.
+_NAME = re.compile(r"\A(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
+_RESERVED = {"run", "stage", "dropped", "discarded", "logs", "cache"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,17 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A block of the recipe in its place. What is wrong with it is noted; without a `spec` it cannot be built."""
+
+    step: str
+    where: Where
+    title: str
+    spec: BlockSpec | None = None
+    block: Block | None = None
+
+
 class _Check:
     """Walks a recipe's data, noting problems in the source; what is right becomes a `Recipe`."""
 
@@ -157,18 +170,22 @@ class _Check:
     def recipe(self) -> Recipe | None:
         top = self._top()
         models = {
-            str(name): model
+            name: self._part(ModelConfig, config, ("models", name), f"model '{name}'")
             for name, config in self._mapping("models").items()
-            if (model := self._part(ModelConfig, config, ("models", name), f"model '{name}'")) is not None
         }
         sandbox = self._part(SandboxConfig, self._mapping("sandbox"), ("sandbox",), "sandbox")
         executor = self._part(ExecutorConfig, self._mapping("executor"), ("executor",), "executor")
-        steps = list(self._steps())
-        self._flow(steps)
-        if self.source.problems or sandbox is None or executor is None:
+        placed: list[_Placed] = []
+        steps: list[Step] = []
+        for number, (name, blocks) in enumerate(self._steps(), start=1):
+            here = [self._built(block) for block in blocks]
+            placed += here
+            steps.append(Step(name, number, tuple(block.spec for block in here if block.spec is not None)))
+        self._flow(placed)
+        if self.source.problems:
             return None
-        output_dir = Path(top.get("output_dir", "output"))
-        cache_dir = Path(top["cache_dir"]) if top.get("cache_dir") else output_dir / "cache"
+        output_dir = _path(top.get("output_dir", "output"))
+        cache_dir = _path(top["cache_dir"]) if "cache_dir" in top else output_dir / "cache"
         path = Path(self.source.file)
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
@@ -180,29 +197,32 @@ class _Check:
             if key not in _TOP:
                 self.source.add((key,), "", f"a recipe has no '{key}'; {nearest(key, _TOP, 'keys')}")
         for key, (kind, what) in _KINDS.items():
-            value = self.data.get(key)
-            if key in self.data and (not isinstance(value, kind) or isinstance(value, bool) or value == ""):
-                self.source.add((key,), "", f"{key} must be {what}, got {value!r}")
-        if "flush_interval" in self.data and not self.source.problems and self.data["flush_interval"] <= 0:
-            self.source.add(("flush_interval",), "", f"must be above 0, got {self.data['flush_interval']}")
+            if key not in self.data:
+                continue
+            value = self.data[key]
+            if not isinstance(value, kind) or isinstance(value, bool) or value == "":
+                quote = ": put it in quotes" if kind is str and isinstance(value, (int, float)) else ""
+                self.source.add((key,), "", f"{key} must be {what}, got {shown(value)}{quote}")
+            elif key == "flush_interval" and value <= 0:
+                self.source.add((key,), "", f"{key} must be above 0, got {value}")
         return {key: self.data[key] for key in _KINDS if key in self.data}
 
     def _mapping(self, key: str) -> dict[str, Any]:
         value = self.data.get(key)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.source.add((key,), "", f"{key} must be a mapping of names to values, got {value!r}")
-            return {}
-        return value
+        if value is not None and not isinstance(value, dict):
+            self.source.add((key,), "", f"{key} must be a mapping of names to values, got {shown(value)}")
+        return value if isinstance(value, dict) else {}
 
     def _part(self, cls: type, config: Any, where: Where, title: str) -> Any:
         if not isinstance(config, dict):
-            self.source.add(where, "", f"{title} must be a mapping of options, got {config!r}")
+            self.source.add(where, "", f"{title} must be a mapping of options: {', '.join(options_of(cls))}")
             return None
         wrong = list(misfits(cls, config, title))
         for option, message in wrong:
-            self.source.add((*where, option) if option else where, "", _masked(option, message, config))
+            if option == "api_key":  # whatever it is: never show it
+                message = "api_key must name an environment variable, like ${OPENAI_API_KEY}"
+            prefix = "" if message.startswith(title) else f"{title}: "
+            self.source.add((*where, option) if option else where, "", prefix + message)
         if wrong:
             return None
         try:
@@ -211,156 +231,203 @@ class _Check:
             self.source.add(_pointing(error, config, where), "", f"{title}: {error}")
             return None
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self) -> Iterator[tuple[str, list[_Placed]]]:
         listed = self.data.get("steps")
         if not isinstance(listed, list) or not listed:
-            self.source.add(("steps",), "", "a recipe needs 'steps': a list of at least one block")
+            got = "" if listed is None else f", got {'an empty list' if listed == [] else shown(listed)}"
+            self.source.add(("steps",), "", f"a recipe needs 'steps': a list of at least one step{got}")
             return
         names: dict[str, int] = {}
         for index, item in enumerate(listed):
             where: Where = ("steps", index)
             if not isinstance(item, dict):
-                self.source.add(where, "", f"step {index + 1} must be a mapping with 'name' and 'block', got {item!r}")
+                message = f"step {index + 1} must be a mapping with 'name' and 'block', got {shown(item)}"
+                self.source.add(where, "", message)
+                yield str(index + 1), [_Placed("", where, "")]
                 continue
             name = self._step_name(item, index, names)
-            blocks = list(self._blocks(item, name, where))
-            yield Step(name, index + 1, tuple(blocks))
+            yield name, list(self._blocks(item, name, where))
 
     def _step_name(self, item: dict[str, Any], index: int, names: dict[str, int]) -> str:
         name, where = item.get("name"), ("steps", index)
         if name is None:
             self.source.add(where, "", f"step {index + 1} needs a 'name': its output file is called so")
-        elif not isinstance(name, str) or not _NAME.match(name) or name in _RESERVED:
-            rule = f"use letters, digits, _ and -, and none of {', '.join(sorted(_RESERVED))}"
-            self.source.add((*where, "name"), "", f"'{name}' cannot name a step and its file: {rule}")
+        elif not isinstance(name, str) or name.isdigit():
+            message = f"step {index + 1} needs a name with a letter in it, got {shown(name)}"
+            self.source.add((*where, "name"), "", message)
+        elif not _NAME.match(name) or name.lower() in _RESERVED:
+            rule = f"use up to 100 letters, digits, _ and -, and none of {', '.join(sorted(_RESERVED))}"
+            self.source.add((*where, "name"), "", f"{shown(name)} cannot name a step and its file: {rule}")
         elif name.lower() in names:
             line = self.source.line(("steps", names[name.lower()]))
             self.source.add((*where, "name"), name, f"the step on line {line} has this name too: rename one")
         else:
             names[name.lower()] = index
             return name
-        return str(name or index + 1)
+        return name if isinstance(name, str) and _NAME.match(name) else str(index + 1)
 
-    def _blocks(self, item: dict[str, Any], step: str, where: Where) -> Iterator[BlockSpec]:
+    def _blocks(self, item: dict[str, Any], step: str, where: Where) -> Iterator[_Placed]:
         inner = {key: value for key, value in item.items() if key != "name"}
         if "blocks" not in inner:
-            yield from self._block(inner, step, where)
+            yield self._block(inner, step, where)
             return
         for key in set(inner) - {"blocks"}:
             self.source.add((*where, key), step, f"'{key}' belongs to one of the blocks: move it under 'blocks'")
         listed = inner["blocks"]
         if not isinstance(listed, list) or not listed:
-            self.source.add((*where, "blocks"), step, "blocks must be a list of at least one block")
+            message = f"'blocks' must be a list of at least one block, got {'an empty list' if listed == [] else shown(listed)}"
+            self.source.add((*where, "blocks"), step, message)
+            yield _Placed(step, where, "")
             return
         for index, config in enumerate(listed):
             at = (*where, "blocks", index)
             if isinstance(config, dict):
-                yield from self._block({k: v for k, v in config.items() if k != "name"}, step, at)
+                yield self._block({k: v for k, v in config.items() if k != "name"}, step, at)
             else:
-                self.source.add(at, step, f"a block is a mapping with 'block' and its options, got {config!r}")
+                message = f"a block must be a mapping with 'block' and its options, got {shown(config)}"
+                self.source.add(at, step, message)
+                yield _Placed(step, at, "")
 
-    def _block(self, config: dict[str, Any], step: str, where: Where) -> Iterator[BlockSpec]:
+    def _block(self, config: dict[str, Any], step: str, where: Where) -> _Placed:
         name = config.get("block")
         if not isinstance(name, str):
-            self.source.add(where, step, "a step needs a 'block' (or a list of 'blocks'): `autoif blocks` lists them")
-            return
+            typo = next((key for key in config if nearest(key, ["block", "blocks"], "keys").startswith("did")), None)
+            hint = f"'{typo}' is not it" if typo and typo != "block" else "`autoif blocks` lists them"
+            self.source.add(where, step, f"a step needs a 'block' with a block's name (or a list of 'blocks'): {hint}")
+            return _Placed(step, where, "")
+        title = re.split("[.:]", name)[-1]
         try:
             cls = find_block(name, self.source.folder)
         except ValueError as error:
             self.source.add((*where, "block"), step, str(error))
-            return
+            return _Placed(step, where, title)
         ours = issubclass(cls, Block)
         options = {key: value for key, value in config.items() if key != "block" and (ours or key != "text")}
-        wrong = list(misfits(cls, options, cls.__name__, check_types=ours))
+        wrong = list(misfits(cls, options, title, check_types=ours))
         for option, message in wrong:
             self.source.add((*where, option) if option else where, step, message)
         options = {key: self._file_option(cls, key, value, step, (*where, key)) for key, value in options.items()}
-        text_field = str(config.get("text") or self.data.get("text") or "")
-        if not ours and not text_field:
+        text_field = config.get("text") or self.data.get("text") or ""
+        if not ours and not (text_field and isinstance(text_field, str)):
             self.source.add(
-                where, step, f"{cls.__name__} is a datatrove block: say which field is its text, `text: response`"
+                where, step, f"{title} is a datatrove block: say which field is its text, like `text: response`"
             )
-        elif not wrong:
-            yield BlockSpec(cls, options, name, where, text_field)
+            return _Placed(step, where, title)
+        if wrong:
+            if issubclass(cls, Generator) and isinstance(options.get("model"), str):
+                self._known_model(options["model"], step, where)
+            return _Placed(step, where, title)
+        return _Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field))
 
     def _file_option(self, cls: type, key: str, value: Any, step: str, where: Where) -> Any:
         """Options that name files are relative to the recipe; a prompt may stand in a file of its own."""
-        if not isinstance(value, str):
+        named = key in getattr(cls, "files", ())
+        if not isinstance(value, str) or not (named or (value.endswith(".jinja") and "\n" not in value)):
             return value
-        path = (self.source.folder / value).resolve()
-        if key in getattr(cls, "files", ()):
-            if path.is_file():
-                self.inputs.append(path)
-            else:
-                self.source.add(where, step, f"there is no file {path}: paths are relative to the recipe")
-            return str(path)
-        if value.endswith(".jinja") and "\n" not in value:
-            try:
-                self.inputs.append(path)
-                return path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                self.source.add(where, step, f"cannot read the template {path}: {error}")
-        return value
+        path = self.source.folder / _path(value)
+        try:
+            path = path.resolve()
+            if not path.is_file():
+                raise FileNotFoundError
+            self.inputs.append(path)
+            return str(path) if named else path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            self.source.add(where, step, f"there is no file {path}: paths are relative to the recipe")
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+            self.source.add(where, step, f"cannot read {shown(str(path))}: {getattr(error, 'strerror', None) or error}")
+        return _UNREADABLE if not named else str(path)
 
-    def _flow(self, steps: list[Step]) -> None:
-        """Builds every block once, and checks that each reads what an earlier one writes."""
-        built: list[tuple[Step, BlockSpec, Block | None]] = [
-            (step, spec, self._build(step, spec)) for step in steps for spec in step.blocks
-        ]
-        complete = not self.source.problems
-        fields: frozenset[str] | None = frozenset()  # None: anything may be there, after somebody else's reader
-        for index, (step, spec, block) in enumerate(built):
+    def _known_model(self, model: str, step: str, where: Where) -> None:
+        models = self._mapping("models")
+        if model not in models:
+            message = f"there is no model '{model}' under 'models'; {nearest(model, models, 'models')}"
+            self.source.add((*where, "model"), step, message)
+
+    def _built(self, placed: _Placed) -> _Placed:
+        """The block made once, to hear what its constructor says, and its files looked into."""
+        spec, step, where = placed.spec, placed.step, placed.where
+        if spec is None:
+            return placed
+        try:
+            block = spec.build()
+        except (Exception, SystemExit) as error:  # a constructor may raise anything; all of it is the recipe's fault
+            message = str(error) if isinstance(error, (ValueError, ImportError)) else f"{type(error).__name__}: {error}"
+            self.source.add(_pointing(error, spec.options, where), step, f"{spec.title}: {message}")
+            return placed
+        if not hasattr(block, "stats"):
+            self.source.add(where, step, f"{spec.title}: its __init__ must begin with super().__init__()")
+            return placed
+        for attribute in ("reads", "writes"):
+            fields = getattr(block, attribute)
+            if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
+                message = f"{spec.title}: {attribute} must be a tuple of names, like ('query',), got {fields!r}"
+                self.source.add(where, step, message)
+                return placed
+        try:
+            copy.deepcopy(block)
+        except Exception as error:
+            message = f"{spec.title} cannot be sent to a worker ({error}): open such things in run(), not in __init__"
+            self.source.add(where, step, message)
+        if isinstance(block, Generator):
+            self._known_model(block.model, step, where)
+        if all(Path(str(spec.options.get(option))) in self.inputs for option in block.files if option in spec.options):
+            try:
+                for message in block.check():
+                    self.source.add(where, step, f"{spec.title}: {message}")
+            except Exception as error:
+                self.source.add(where, step, f"{spec.title}: its check() fails: {type(error).__name__}: {error}")
+        return _Placed(step, where, placed.title, spec, block)
+
+    def _flow(self, placed: list[_Placed]) -> None:
+        """Checks that the first block reads records, and that each reads only fields that an earlier one writes."""
+        fields: frozenset[str] | None = frozenset()  # None: anything may be there, after a block that is not known
+        lost: dict[str, str] = {}
+        for index, here in enumerate(placed):
+            block = here.block
             if block is None:
                 fields = None
                 continue
-            if index == 0 and not (block.kind == "reader" or getattr(block, "is_reader", False)) and complete:
+            is_reader = block.kind == "reader" or getattr(block, "is_reader", False)
+            if index == 0 and not is_reader:
                 advice = "begin with a reader: read_lines, read_jsonl or a datatrove reader"
+                message = f"{here.title} cannot come first, there are no records yet: {advice}"
+                self.source.add(here.where, here.step, message)
+                fields = None
+            if fields is None:
+                continue
+            for name in sorted(set(block.reads) - fields):
+                hint = self._hint(name, fields, placed[index + 1 :], lost)
                 self.source.add(
-                    spec.where, step.name, f"{spec.title} cannot come first, there are no records yet: {advice}"
+                    here.where, here.step, f"{here.title} reads '{name}', which no earlier step writes; {hint}"
                 )
-                return
-            for name in sorted(set(block.reads) - fields) if fields is not None else []:
-                self.source.add(spec.where, step.name, self._unwritten(spec.title, name, fields or frozenset(), built))
-            if fields is not None:
-                fields = None if getattr(block, "is_reader", False) else block.fields_after(fields | set(block.reads))
+            before = fields | set(block.reads)
+            try:
+                fields = None if block.kind == "datatrove" and is_reader else frozenset(block.fields_after(before))
+            except Exception as error:
+                message = f"{here.title}: its fields_after() fails: {type(error).__name__}: {error}"
+                self.source.add(here.where, here.step, message)
+                fields = None
+            lost |= dict.fromkeys(before - (fields or before), here.step)
 
-    def _unwritten(
-        self, title: str, name: str, fields: frozenset[str], built: list[tuple[Step, BlockSpec, Block | None]]
-    ) -> str:
-        writers = list(dict.fromkeys(step.name for step, _, block in built if block and name in block.writes))
+    def _hint(self, name: str, fields: frozenset[str], later: list[_Placed], lost: Mapping[str, str]) -> str:
+        if name in lost:
+            return f"step '{lost[name]}' does not pass it on: add it to what that step keeps"
+        writers = list(dict.fromkeys(other.step for other in later if other.block and name in other.block.writes))
         if writers:
-            hint = f"it is written by {', '.join(map(repr, writers))}: move that step before this one"
-        else:
-            hint = nearest(name, sorted(fields), "fields here")
-        return f"{title} reads '{name}', which no earlier step writes; {hint}"
-
-    def _build(self, step: Step, spec: BlockSpec) -> Block | None:
-        try:
-            block = spec.build()
-        except Exception as error:  # a constructor may raise anything; all of it is the recipe's fault
-            message = str(error) if isinstance(error, (ValueError, ImportError)) else f"{type(error).__name__}: {error}"
-            self.source.add(_pointing(error, spec.options, spec.where), step.name, f"{spec.title}: {message}")
-            return None
-        if not hasattr(block, "stats"):
-            self.source.add(spec.where, step.name, f"{spec.title}: its __init__ must begin with super().__init__()")
-            return None
-        models = self._mapping("models")
-        if isinstance(block, Generator) and block.model not in models:
-            message = (
-                f"there is no model '{block.model}' under 'models'; {nearest(block.model, list(models), 'models')}"
-            )
-            self.source.add((*spec.where, "model"), step.name, message)
-        if all(Path(str(spec.options.get(option))).is_file() for option in block.files if option in spec.options):
-            for message in block.check():
-                self.source.add(spec.where, step.name, f"{spec.title}: {message}")
-        return block
+            return f"it is written by {', '.join(map(repr, writers))}: move that step before this one"
+        return nearest(name, sorted(fields), "fields here")
 
 
-def _pointing(error: Exception, options: dict[str, Any], where: Where) -> Where:
-    """The option that an error message begins with, so that its line can be named; else the whole block."""
-    match = re.match(r"\w+", str(error))
-    return (*where, match[0]) if match and match[0] in options else where
+_UNREADABLE = "(a file that cannot be read)"
 
 
-def _masked(option: str, message: str, config: dict[str, Any]) -> str:
-    return message.replace(repr(config[option]), "a value that is not shown") if option == "api_key" else message
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(text)
+
+
+def _pointing(error: BaseException, options: Mapping[str, Any], where: Where) -> Where:
+    """The first option that an error message names, so that its line can be told; else the whole block."""
+    return next(((*where, word) for word in re.findall(r"\w+", str(error)) if word in options), where)

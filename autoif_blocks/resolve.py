@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
@@ -22,53 +22,79 @@ def find_block(name: str, folder: Path) -> type[PipelineStep]:
     """
     if name in BLOCKS:
         return _from_module(*BLOCKS[name].rsplit(".", 1))
-    if ".py:" in name:
-        path, _, class_name = name.rpartition(":")
-        return _from_file(str((folder / path).resolve()), class_name)
-    module, dot, class_name = name.replace(":", ".").rpartition(".")
-    if dot and not name.endswith(".py"):
-        return _from_module(module, class_name)
+    path, colon, class_name = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _from_file(folder, path, class_name)
     if name.endswith(".py"):
         raise ValueError(f"'{name}' names a file; name a class in it too: {name}:MyBlock")
-    raise ValueError(f"there is no block '{name}'; {nearest(name, BLOCKS, 'blocks')}")
+    module, dot, class_name = name.replace(":", ".").rpartition(".")
+    if not dot:
+        raise ValueError(f"there is no block '{name}'; {nearest(name, BLOCKS, 'blocks')}")
+    if not all(part.isidentifier() for part in (*module.split("."), class_name)):
+        raise ValueError(f"'{name}' is no path to a class: write my_blocks.py:MyBlock or package.module.MyBlock")
+    beside = f"{module.replace('.', '/')}.py"
+    hint = f"write {beside}:{class_name}" if _is_file(folder / beside) else "install it, or mend the path"
+    return _from_module(module, class_name, hint)
 
 
-def _from_module(module: str, class_name: str) -> type[PipelineStep]:
+def _from_module(module: str, class_name: str, hint: str = "install it, or mend the path") -> type[PipelineStep]:
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ValueError(f"there is no module '{error.name}': install it, or mend the path") from error
-        raise ValueError(f"{module} needs the package '{error.name}': pip install {error.name}") from error
-    except Exception as error:
+        missing = error.name or str(error)
+        if module == missing or module.startswith(f"{missing}."):
+            raise ValueError(f"there is no module '{missing}': {hint}") from error
+        raise ValueError(f"{module} needs the package '{missing}': pip install {missing.split('.')[0]}") from error
+    except (Exception, SystemExit) as error:
         raise ValueError(f"importing {module} fails: {type(error).__name__}: {error}") from error
     return _class_in(vars(loaded), class_name, module)
 
 
-@lru_cache(maxsize=256)
-def _from_file(path: str, class_name: str) -> type[PipelineStep]:
+def _from_file(folder: Path, name: str, class_name: str) -> type[PipelineStep]:
     """A class from a file. The file's folder joins `sys.path`, so that worker processes, which get the same path, can
     import the module by its name: a class that a worker cannot import would hang a run of several processes."""
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"there is no file {path}")
+    file = folder / name
+    if not _is_file(file):
+        raise ValueError(f"there is no file {file}: paths are relative to the recipe")
+    file = file.resolve()
+    if not file.stem.isidentifier():
+        raise ValueError(f"'{file.stem}' cannot be a Python module: rename {name}, with letters, digits and _ only")
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
-        importlib.invalidate_caches()
-    known = sys.modules.get(file.stem)
-    origin = getattr(known, "__file__", None) or getattr(importlib.util.find_spec(file.stem), "origin", None)
-    if not file.stem.isidentifier() or origin is None or Path(origin).resolve() != file:
-        raise ValueError(f"the name of {path} is taken by {origin or 'no module'}: rename the file")
+    importlib.invalidate_caches()
+    origin = _origin(file.stem)
+    if origin is None or Path(origin).resolve() != file:
+        raise ValueError(f"the name '{file.stem}' is taken by {origin or 'another module'}: rename {name}")
     return _from_module(file.stem, class_name)
 
 
-def _class_in(names: dict[str, object], class_name: str, where: str) -> type[PipelineStep]:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.resolve().is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle
+        return False
+
+
+def _origin(module: str) -> str | None:
+    """The file that `import module` means."""
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__file__", None) or "Python itself"
+    spec = importlib.util.find_spec(module)
+    return spec.origin if spec is not None else None
+
+
+def _class_in(names: Mapping[str, object], class_name: str, where: str) -> type[PipelineStep]:
     found = names.get(class_name)
-    classes = [name for name, value in names.items() if isinstance(value, type) and issubclass(value, PipelineStep)]
     if found is None:
-        raise ValueError(f"{where} has no '{class_name}'; {nearest(class_name, classes, 'blocks')}")
-    if not isinstance(found, type) or not issubclass(found, PipelineStep):
+        blocks = [name for name, value in names.items() if _is_block(value)]
+        own = [name for name in blocks if getattr(names[name], "__module__", None) == where]
+        raise ValueError(f"{where} has no '{class_name}'; {nearest(class_name, own or blocks, 'blocks')}")
+    if not _is_block(found):
         raise ValueError(
             f"{where}.{class_name} is not a block: derive it from Filter, Scorer, Generator, Executor or Block"
         )
-    return found
+    return found  # type: ignore[return-value]
+
+
+def _is_block(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, PipelineStep)

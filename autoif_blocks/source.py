@@ -1,10 +1,15 @@
-"""A recipe's YAML as plain data that remembers where each value stands: lines, `${ENV}`, `--set`."""
+"""A recipe's YAML as plain data that remembers where each value stands: lines, `${ENV}`, `--set`.
+
+Values are read as YAML 1.2 has them, so `no`, `on`, `12:30` and `2024-01-01` are words and `010` is ten. Tags, keys that
+are no words, and whatever would take long to read are refused.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +19,47 @@ import yaml
 from .errors import Problem, RecipeError
 
 Where = tuple[str | int, ...]
-_ENV = re.compile(r"\$(\$?)\{(\w+)(?::-([^}]*))?\}")
-_MAX_VALUES = 100_000  # a recipe has hundreds; aliases of aliases could make billions
+_MAX_BYTES = 1_000_000
+_MAX_VALUES = 20_000  # a recipe has hundreds; aliases of aliases could make billions
+_MAX_DEPTH = 50
+_MAX_NUMBER = 2**63
+
+_ENV = re.compile(r"\$(\$?)\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
+_ENV_GONE_WRONG = re.compile(r"(?<!\$)\$\{[A-Za-z_][^{}]*\}?")
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+_PLAIN: list[tuple[re.Pattern[str], Callable[[str], Any]]] = [
+    (re.compile(r"|~|null|Null|NULL"), lambda text: None),
+    (re.compile(r"true|True|TRUE"), lambda text: True),
+    (re.compile(r"false|False|FALSE"), lambda text: False),
+    (re.compile(r"[-+]?[0-9]+(_[0-9]+)*"), int),
+    (re.compile(r"0o[0-7]+"), lambda text: int(text[2:], 8)),
+    (re.compile(r"0x[0-9A-Fa-f]+"), lambda text: int(text[2:], 16)),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
+    (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda text: math.nan),
+]
+
+# PyYAML speaks of tokens; a user wants to know what to type. The first that fits counts; the line is that of PyYAML's
+# problem, or of its context: where the quote or bracket opened.
+_ADVICE: list[tuple[str, str, bool]] = [
+    (r"found character '\\t'", "a tab cannot indent: use spaces", False),
+    (r"that cannot start any token", "put a value that begins with this character in quotes", False),
+    (r"mapping values are not allowed", "a ': ' where none can stand: put the value in quotes, or mend the indentation",
+     False),
+    (r"could not find expected ':'", "a key without its ':'; or a text that needs quotes, or indentation", True),
+    (r"found unexpected end of stream", "a quote that is never closed", True),
+    (r"found unexpected document separator", "a quote that is never closed", True),
+    (r"expected ',' or", "a bracket that is never closed, or a comma left out", True),
+    (r"expected <block end>", "this does not go on from the line above: mend the indentation, or put the value in quotes",
+     False),
+    (r"expected a comment or a line break", "put a value that begins with > or | in quotes", False),
+    (r"found unknown escape", r"in double quotes a \ begins an escape: write \\, or use single quotes", False),
+    (r"found another document", "a recipe is one document: delete the '---'", False),
+    (r"found undefined alias", "there is no anchor '&' of that name above; put a value that begins with * in quotes", False),
+]  # fmt: skip
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """YAML, but not what a recipe may hold; `problem` says what and what to do."""
 
 
 @dataclass
@@ -27,6 +71,9 @@ class Source:
     data: dict[str, Any]
     lines: dict[Where, int] = field(default_factory=dict)
     overridden: dict[Where, str] = field(default_factory=dict)
+    """what `--set` has put in: its place in the data, and the path as it was typed"""
+    unset: set[Where] = field(default_factory=set)
+    """values that name an environment variable which is not set: one complaint is enough"""
     problems: list[Problem] = field(default_factory=list)
 
     def line(self, where: Where) -> int:
@@ -37,10 +84,14 @@ class Source:
 
     def add(self, where: Where, step: str, message: str) -> None:
         """Notes a problem with the value at `where`."""
-        for path in (where, where[:-1]):
-            if path in self.overridden:
-                message = f"{message} (set by --set {self.overridden[path]})"
-                break
+        if where in self.unset:
+            return
+        for place, typed in self.overridden.items():
+            if where[: len(place)] == place or (place[: len(where)] == where and where not in self.lines):
+                self.problems.append(
+                    Problem(self.file, self.line(where) if step else 0, step, f"{message} (set by --set {typed})")
+                )
+                return
         self.problems.append(Problem(self.file, self.line(where), step, message))
 
 
@@ -51,47 +102,95 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Source:
         RecipeError: the file cannot be read or is not YAML; problems within it are in `Source.problems`.
     """
     file = str(path)
+    source = Source(file, Path(), {})
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RecipeError([Problem(file, 0, "", f"not UTF-8 ({error.reason}): save the file as UTF-8")]) from error
-    except IsADirectoryError as error:
-        raise RecipeError([Problem(file, 0, "", "this is a directory; name the recipe's .yaml file")]) from error
-    except OSError as error:
-        raise RecipeError([Problem(file, 0, "", f"cannot read the recipe: {error.strerror}")]) from error
-    loader = yaml.SafeLoader(text) if _printable(text, file) else None
-    source = Source(file, Path(path).resolve().parent, {})
-    try:
-        assert loader is not None
-        node = loader.get_single_node()
-        data = _Builder(loader, source).build(node, ()) if node is not None else None
+        data = _value_of(_text_of(path, file), source)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = f"not YAML: {error.problem or error.context}"
-        raise RecipeError([Problem(file, mark.line + 1 if mark else 0, "", what)]) from error
-    except RecursionError as error:
-        raise RecipeError([Problem(file, 0, "", "nested too deeply for a recipe")]) from error
+        message, mark = _explain(error)
+        raise RecipeError([Problem(file, mark.line + 1 if mark else 0, "", message)]) from error
     if not isinstance(data, dict):
-        raise RecipeError([Problem(file, 1, "", "a recipe is a mapping with at least 'steps'; this is not")])
+        what = "it is empty" if data is None else f"this is {'a list' if isinstance(data, list) else 'a single value'}"
+        raise RecipeError([Problem(file, 1, "", f"a recipe is a mapping with at least 'steps': {what}")])
     source.data = data
+    source.folder = Path(path).resolve().parent
     for override in overrides:
         _override(source, override)
     return source
 
 
-def _printable(text: str, file: str) -> bool:
+def _text_of(path: str | Path, file: str) -> str:
+    try:
+        with Path(path).open("rb") as opened:
+            raw = opened.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
+            message = f"a recipe has at most {_MAX_BYTES:,} bytes: put long prompts and data into files that it names"
+            raise RecipeError([Problem(file, 0, "", message)])
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError([Problem(file, line, "", f"not UTF-8 ({error.reason}): save the file as UTF-8")]) from error
+    except IsADirectoryError as error:
+        raise RecipeError([Problem(file, 0, "", "this is a directory; name the recipe's .yaml file")]) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError([Problem(file, 0, "", f"cannot read the recipe: {reason}")]) from error
+
+
+def _explain(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
+    said = str(error.problem or error.context)
+    mark = error.problem_mark or error.context_mark
+    if isinstance(error, _Refused):
+        return said, mark
+    for form, advice, at_context in _ADVICE:
+        if re.search(form, said):
+            return f"not YAML: {advice}", (error.context_mark if at_context else None) or mark
+    return f"not YAML: {said}", mark
+
+
+def _value_of(text: str, source: Source, where: Where = ()) -> Any:
+    """The data of a YAML text, its lines and problems noted in the source.
+
+    Raises:
+        yaml.MarkedYAMLError: it is not YAML, or not a recipe's.
+    """
     match = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if match is not None:
-        line = text.count("\n", 0, match.start()) + 1
-        raise RecipeError([Problem(file, line, "", f"character {match[0]!r} cannot stand in YAML: delete it")])
-    return True
+        mark = yaml.Mark(None, 0, text.count("\n", 0, match.start()), 0, None, None)
+        raise _Refused(problem=f"the character {match[0]!r} cannot stand in a recipe: delete it", problem_mark=mark)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF"
+        problem = "an escape of a character that does not exist: mend what follows the \\"
+        raise _Refused(problem=problem, problem_mark=loader.get_mark()) from error
+    return _Builder(source).build(node, where) if node is not None else None
+
+
+class _Loader(yaml.BaseLoader):
+    """Composes nodes that tell plain values from quoted ones by their tag, and stops at what is too much."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._count = self._depth = 0
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        return "plain" if kind is yaml.ScalarNode and implicit[0] else "quoted"
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._count += 1
+        self._depth += 1
+        if self._count > _MAX_VALUES or self._depth > _MAX_DEPTH:
+            what = "more values than a recipe can need" if self._count > _MAX_VALUES else "nested too deeply"
+            raise _Refused(problem=f"{what}: put data into a file", problem_mark=self.get_mark())
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class _Builder:
     """Turns YAML nodes into data, noting lines; refuses what PyYAML lets pass in silence (a key given twice)."""
 
-    def __init__(self, loader: yaml.SafeLoader, source: Source) -> None:
-        self._loader = loader
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._open: set[int] = set()
         self._count = 0
@@ -99,131 +198,201 @@ class _Builder:
     def build(self, node: yaml.Node, where: Where) -> Any:
         self._count += 1
         if id(node) in self._open or self._count > _MAX_VALUES:
-            raise yaml.MarkedYAMLError(
-                problem="an alias that contains itself or explodes", problem_mark=node.start_mark
-            )
-        self._source.lines.setdefault(where, node.start_mark.line + 1)
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, where)
+            raise _Refused(problem="an alias that contains itself or explodes: write it out", problem_mark=_start(node))
+        if node.tag not in ("plain", "quoted", "tag:yaml.org,2002:str"):
+            name = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise _Refused(problem=f"a recipe has no tags like '{name}': delete it", problem_mark=_start(node))
         self._open.add(id(node))
         try:
+            if isinstance(node, yaml.ScalarNode):
+                return self._scalar(node, where)
             if isinstance(node, yaml.SequenceNode):
                 return [self.build(item, (*where, index)) for index, item in enumerate(node.value)]
-            assert isinstance(node, yaml.MappingNode)
             return self._mapping(node, where)
         finally:
             self._open.discard(id(node))
+            self._source.lines[where] = _start(node).line + 1
 
-    def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[str, Any]:
+    def _mapping(self, node: yaml.Node, where: Where) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         seen: dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                message = f"'{key.value}' stands here and on line {seen[key.value]}: delete one"
-                self._source.problems.append(Problem(self._source.file, line, "", message))
-            seen[str(key.value)] = line
-        self._loader.flatten_mapping(node)  # puts in what `<<: *anchor` stands for
-        result: dict[str, Any] = {}
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
-            self._source.lines[(*where, key.value)] = key.start_mark.line + 1
-            result[key.value] = self.build(value, (*where, key.value))
-        return result
+            line = _start(key).line + 1
+            if not isinstance(key, yaml.ScalarNode) or not key.value:
+                advice = "a value that begins with { or [ needs quotes"
+                raise _Refused(problem=f"a key must be a word; {advice}", problem_mark=_start(key))
+            name = key.value
+            if name in seen:
+                message = f"'{name}' stands here and on line {seen[name]}: delete one"
+                self._source.problems.append(Problem(self._source.file, line, "", message))
+            seen[name] = line
+            if name == "<<" and key.tag == "plain":
+                merged = self._merged(value, where)
+            else:
+                own[name] = self.build(value, (*where, name))
+                self._source.lines[(*where, name)] = line
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, where: Where) -> dict[str, Any]:
+        """What `<<: *anchor` or `<<: [*first, *second]` stands for; of two, the first wins."""
+        value = self.build(node, where)
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, dict) for part in parts):
+            raise _Refused(problem="'<<' takes in a mapping, like `<<: *anchor`", problem_mark=_start(node))
+        return {key: item for part in reversed(parts) for key, item in part.items()}
 
     def _scalar(self, node: yaml.ScalarNode, where: Where) -> Any:
         # Block scalars (`|`, `>`) are prompts and stay as they are; keys are resolved only when a request is sent.
-        if node.style in ("|", ">") or "${" not in node.value or (where and where[-1] == "api_key"):
-            try:
-                return self._loader.construct_object(node)
-            except ValueError as error:  # 2024-99-99 looks like a date
-                raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
-        text = _ENV.sub(lambda match: self._variable(match, where), node.value)
-        return yaml.safe_load(text) if node.style is None and _is_plain(text) else text
+        text = str(node.value)
+        if node.style in ("|", ">"):
+            if not text:
+                raise _Refused(
+                    problem=f"an empty block of text: put a value that begins with {node.style} in quotes",
+                    problem_mark=_start(node),
+                )
+        elif where[-1:] != ("api_key",):
+            if wrong := _ENV_GONE_WRONG.search(_ENV.sub("", text)):
+                message = f"'{wrong[0]}' names no variable: write ${{NAME}} or ${{NAME:-default}}; $${{ stands for a plain ${{"
+                self._problem(node, message)
+                self._source.unset.add(where)
+            text = _ENV.sub(lambda match: self._variable(match, node, where), text)
+        if wrong := _UNWRITABLE.search(text):
+            raise _Refused(problem=f"the character {wrong[0]!r} cannot stand in a value", problem_mark=_start(node))
+        return self._plain(text, node) if node.tag == "plain" else text
 
-    def _variable(self, match: re.Match[str], where: Where) -> str:
-        if match[1]:
+    def _plain(self, text: str, node: yaml.ScalarNode) -> Any:
+        for form, make in _PLAIN:
+            if form.fullmatch(text):
+                value = make(text) if len(text) < 1000 else math.nan
+                if isinstance(value, (int, float)) and not abs(value) < _MAX_NUMBER:
+                    self._problem(node, f"{text[:40]} is no number to count with: write a smaller one, or quote it")
+                    return 0
+                return value
+        return text
+
+    def _variable(self, match: re.Match[str], node: yaml.Node, where: Where) -> str:
+        escaped, name, default = match.groups()
+        if escaped:
             return match[0][1:]
-        value = os.environ.get(match[2], match[3])
+        value = os.environ.get(name)
+        if default is not None:
+            return value or default  # as in a shell: what is set to nothing counts as not set
         if value is None:
-            message = f"the environment variable {match[2]} is not set: export it or write ${{{match[2]}:-default}}"
-            self._source.problems.append(Problem(self._source.file, self._source.line(where), "", message))
-            return ""
+            message = f"the environment variable {name} is not set: export it, or write ${{{name}:-default}}"
+            self._problem(node, message)
+            self._source.unset.add(where)
+            return match[0]
         return value
 
+    def _problem(self, node: yaml.Node, message: str) -> None:
+        self._source.problems.append(Problem(self._source.file, _start(node).line + 1, "", message))
 
-def _is_plain(text: str) -> bool:
-    """Whether an interpolated value shall be read as a number, boolean or null: only if it is nothing but that."""
-    try:
-        return not isinstance(yaml.safe_load(text), (dict, list, str))
-    except yaml.YAMLError:
-        return False
+
+def _start(node: yaml.Node) -> yaml.Mark:
+    assert node.start_mark is not None
+    return node.start_mark
+
+
+# --set path.to.option=value
 
 
 def _override(source: Source, override: str) -> None:
     path, equals, text = override.partition("=")
-    names = path.strip().split(".")
+    path = path.strip()
+    names = path.split(".")
     if not equals or not all(names):
-        source.add((), "", f"--set {override}: write it as path.to.option=value")
+        _complain(source, path, "write it as path.to.option=value")
         return
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        value = text
-    try:
-        where = _locate(source.data, names)
+        where = tuple(_locate(source.data, names))
     except LookupError as error:
-        source.add((), "", f"--set {override}: {error.args[0]}")
+        _complain(source, path, error.args[0])
         return
+    if _UNWRITABLE.search(text):
+        _complain(source, path, "the value is no UTF-8 text")
+        return
+    aside = Source(source.file, source.folder, {})
+    try:
+        value = _typed(text, aside, where)
+    except yaml.MarkedYAMLError as error:
+        _complain(source, path, _explain(error)[0])
+        return
+    for problem in aside.problems:
+        _complain(source, path, problem.message)
+    source.unset |= aside.unset
     target: Any = source.data
     for key in where[:-1]:
-        target = target[key] if not isinstance(target, dict) else target.setdefault(key, {})
+        inner = target.get(key) if isinstance(target, dict) else target[key]
+        if inner is None:
+            inner = target[key] = {}
+        target = inner
     target[where[-1]] = value
     for known in [known for known in source.lines if known[: len(where)] == where and known != where]:
         del source.lines[known]
-    source.overridden[where] = override
+    source.overridden[where] = path
 
 
-def _locate(data: dict[str, Any], names: list[str]) -> Where:
+def _complain(source: Source, path: str, message: str) -> None:
+    # The value stays out of it: it may be a key.
+    source.problems.append(Problem(source.file, 0, "", f"--set {path}: {message}"))
+
+
+def _typed(text: str, source: Source, where: Where) -> Any:
+    """A value as typed in a shell: YAML for numbers, `[a, b]`, `{a: b}` and quoted text, otherwise text as it is."""
+    try:
+        node = _Loader(text).get_single_node()
+    except (yaml.YAMLError, ValueError, OverflowError):  # `> 8`, `*.txt`, `say "x": …`
+        return text
+    flow = isinstance(node, yaml.ScalarNode) and node.style not in ("|", ">")
+    if node is not None and not flow and not getattr(node, "flow_style", False):
+        return text  # `Rate this: …` is a sentence, `>8` is a threshold
+    return _value_of(text, source, where)
+
+
+def _locate(data: dict[str, Any], names: list[str]) -> Iterator[str | int]:
     """The path in the data that dotted names mean; items of lists are named by their name, block or number from 1.
 
     Raises:
         LookupError: a name leads nowhere.
     """
-    where: list[str | int] = []
     here: Any = data
     for index, name in enumerate(names):
         last = index == len(names) - 1
         # A step of several blocks is addressed as `steps.<step>.<block>.<option>`.
-        if isinstance(here, dict) and isinstance(here.get("blocks"), list) and name not in here and not last:
-            where.append("blocks")
+        if isinstance(here, dict) and isinstance(here.get("blocks"), list) and name not in here:
+            if last:
+                raise LookupError(
+                    f"this step has several blocks, name one of them before '{name}': {_names(here['blocks'])}"
+                )
+            yield "blocks"
             here = here["blocks"]
         if isinstance(here, list):
             number = _item(here, name)
-            where.append(number)
+            yield number
             here = here[number]
-        elif isinstance(here, dict):
-            if not last and name not in here and index > 0 and names[0] == "steps":
-                raise LookupError(f"'{name}' is neither an option nor a block there")
-            where.append(name)
-            here = here.get(name, {})
+        elif isinstance(here, dict) or here is None:
+            yield name
+            here = (here or {}).get(name)
         else:
             raise LookupError(f"'{'.'.join(names[:index])}' is a single value and has no '{name}'")
-        if last and isinstance(here, (dict, list)) and names[0] == "steps" and index < 2:
-            raise LookupError("name an option of the step too: steps.<step>.<option>=value")
-    return tuple(where)
+    if names[0] == "steps" and len(names) < 3:
+        raise LookupError("name a step and an option of it: steps.<step>.<option>=value")
 
 
 def _item(items: list[Any], name: str) -> int:
-    matches: list[Callable[[dict[str, Any]], bool]] = [
-        lambda item: item.get("name") == name,
-        lambda item: item.get("block") == name,
-    ]
-    for matching in matches:
-        for number, item in enumerate(items):
-            if isinstance(item, dict) and matching(item):
-                return number
-    if name.isdigit() and 1 <= int(name) <= len(items):
+    for key in ("name", "block"):
+        found = [number for number, item in enumerate(items) if isinstance(item, dict) and item.get(key) == name]
+        if len(found) > 1:
+            numbers = ", ".join(str(number + 1) for number in found)
+            raise LookupError(f"there are {len(found)} '{name}': say which by its number, {numbers}")
+        if found:
+            return found[0]
+    if re.fullmatch("[0-9]{1,9}", name) and 1 <= int(name) <= len(items):
         return int(name) - 1
-    known = [str(item.get("name", item.get("block"))) for item in items if isinstance(item, dict)]
-    raise LookupError(f"there is no '{name}'; there are {', '.join(known)}")
+    raise LookupError(f"there is no '{name}'; there are {_names(items) or 'none'}")
+
+
+def _names(items: list[Any]) -> str:
+    named = (item if isinstance(item, dict) else {} for item in items)
+    return ", ".join(str(item.get("name") or item.get("block") or number) for number, item in enumerate(named, start=1))

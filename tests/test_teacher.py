@@ -7,11 +7,14 @@ import asyncio
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -346,26 +349,26 @@ def test_a_senseless_configuration_is_refused(options: dict[str, Any]) -> None:
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "autoif_blocks.teacher", "--port", "0", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-    )
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A teacher of its own process; it does not outlive a test that fails."""
+    command = [sys.executable, "-m", "autoif_blocks.teacher", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_the_process_says_where_it_listens_and_ends_with_its_stdin() -> None:
-    with start("--exit-with-parent", "--models", "mine") as process:
+    with started("--exit-with-parent", "--models", "mine") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url)
 
         async def talk() -> int:
-            async with aiohttp.ClientSession() as session, session.post(
-                url + "/chat/completions", json=ask(model="mine")
-            ) as response:  # fmt: skip
+            async with aiohttp.request("POST", url + "/chat/completions", json=ask(model="mine")) as response:
                 return response.status
 
         assert asyncio.run(talk()) == 200
@@ -375,7 +378,7 @@ def test_the_process_says_where_it_listens_and_ends_with_its_stdin() -> None:
 
 
 def test_the_process_ends_on_sigterm() -> None:
-    with start() as process:
+    with started() as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.terminate()
@@ -395,9 +398,13 @@ def test_the_process_ends_with_a_parent_that_was_killed() -> None:
         assert parent.stdout is not None
         pid = int(parent.stdout.read().split()[-1])
         deadline = time.monotonic() + 5
-        while is_alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not is_alive(pid)
+        try:
+            while is_alive(pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not is_alive(pid)
+        finally:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:
@@ -409,19 +416,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_wrong_options_and_a_taken_port_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--hang-rate", "2"])
     assert "hang_rate must be between 0 and 1" in capsys.readouterr().err
 
-    async def taken() -> int:
-        async with running(TeacherConfig()) as url:
-            return await asyncio.to_thread(main, ["--port", url.rsplit(":", 1)[1].split("/")[0]])
 
-    with pytest.MonkeyPatch.context() as patch:
-        # Signal handlers belong to the main thread; this run is over before one could arrive.
-        patch.setattr(asyncio.unix_events._UnixSelectorEventLoop, "add_signal_handler", lambda *_: None)
-        assert asyncio.run(taken()) == 1
+def test_a_taken_port_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["--port", str(taken.getsockname()[1])]) == 1
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 

@@ -244,10 +244,10 @@ class Arg:
 # for its children and talks through its socket, and functions have neither.
 _FREELY = """
     read write close stat fstat lstat poll ppoll lseek munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64
-    pwrite64 readv writev access sched_yield madvise dup dup2 dup3 nanosleep getitimer alarm setitimer getpid sendto recvmsg exit
-    wait4 uname getcwd readlink gettimeofday getrusage sysinfo times getuid getgid geteuid getegid getppid sigaltstack
-    gettid time futex sched_getaffinity getdents64 restart_syscall clock_gettime clock_getres clock_nanosleep exit_group
-    newfstatat readlinkat faccessat getrandom statx close_range faccessat2
+    pwrite64 readv writev access sched_yield madvise dup dup2 dup3 nanosleep getitimer alarm setitimer getpid
+    sendto recvmsg exit wait4 uname getcwd readlink gettimeofday getrusage sysinfo times getuid getgid geteuid
+    getegid getppid sigaltstack gettid time futex sched_getaffinity getdents64 restart_syscall clock_gettime
+    clock_getres clock_nanosleep exit_group newfstatat readlinkat faccessat getrandom statx close_range faccessat2
 """
 _NOT_AT_GATE = (
     Arg(0, high=True, equals=_GATE_HIGH, negated=True),

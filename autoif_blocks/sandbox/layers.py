@@ -9,8 +9,8 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from autoif_blocks.sandbox import kernel
 
@@ -19,8 +19,7 @@ _NEWER = ("landlock network", "landlock signals")
 OPT_OUT = "To run model-written code without this protection, set `sandbox: {isolation: process}`."
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     name: str
     ok: bool
     detail: str

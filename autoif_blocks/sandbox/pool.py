@@ -31,9 +31,26 @@ import sys, types
 for name, path in zip(("autoif_blocks", "autoif_blocks.sandbox"), sys.argv[1:3]):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = [path]
-from autoif_blocks.sandbox.zygote import main
-main(sys.argv[3])
+from autoif_blocks.sandbox import zygote
+zygote.main(sys.argv[3])
 """
+
+# Numeric libraries start a thread for each core otherwise, and a process with threads cannot fork.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+def command(settings: dict[str, object]) -> list[str]:
+    """A fresh interpreter. Not -I: it ignores PYTHONHASHSEED, and a set must have the same order in every run."""
+    here = Path(__file__).resolve().parent
+    return [sys.executable, "-s", "-P", "-c", _BOOT, str(here.parent), str(here), json.dumps(settings)]
+
 
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 
@@ -82,7 +99,6 @@ class Worker:
         self.jobs: dict[int, Job] = {}
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            here = Path(__file__).resolve().parent
             settings = {
                 "fd": theirs.fileno(),
                 "call_timeout": config.call_timeout,
@@ -92,13 +108,12 @@ class Worker:
                 "modules": list(modules),
             }
             self.socket.setblocking(False)
-            # Not -I: it ignores PYTHONHASHSEED, and the order of a set must be the same in every run.
             self.process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-c", _BOOT, str(here.parent), str(here), json.dumps(settings)],
+                command(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+                env=ENVIRONMENT,
                 cwd="/",
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -154,6 +169,13 @@ class Sandbox:
         self._open = False
 
     async def __aenter__(self) -> Self:
+        if sys.platform != "linux":
+            raise SandboxUnavailable(f"model-written code is run only on Linux, and this is {sys.platform}")
+        if self.config.isolation == "process":
+            log.warning(
+                "isolation: process. Limits and separate processes do not stop hostile code: it can read your "
+                "files, write them, and use the network"
+            )
         self._open = True
         try:
             await self._team(heavy=False)

@@ -187,6 +187,8 @@ def preload(settings: Settings) -> None:
             importlib.import_module(name)
     for name in settings.modules:
         importlib.import_module(name)
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        raise RuntimeError(f"one of {', '.join(settings.modules)} starts threads: it cannot be preloaded")
     # Children take the generators over as they are: every function draws the same numbers in every run.
     random.seed(0)
     if "numpy" in sys.modules:
@@ -194,7 +196,12 @@ def preload(settings: Settings) -> None:
 
 
 def main(arguments: str) -> None:
-    settings = Settings(**json.loads(arguments))
+    options = json.loads(arguments)
+    if options.pop("doctor", False):
+        _, found = layers.build(**options, isolation="full")
+        print(json.dumps(found))
+        return
+    settings = Settings(**options)
     channel = socket.socket(fileno=settings.fd)
     try:
         gc.disable()  # a collection before the freeze leaves holes all over the pages that the children share

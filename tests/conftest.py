@@ -1,0 +1,117 @@
+"""Fixtures: a scripted model on a real loopback port, and a way to run a few steps over a few records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from autoif_blocks.executors import RunOptions
+from autoif_blocks.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+Reply = str | list[str] | int
+"""a completion, used for every choice; a completion for each sample index; or an HTTP status to fail with"""
+
+
+class FakeModel:
+    """An OpenAI-compatible server on loopback whose answers a test scripts: `model.answer = lambda prompt: ...`."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str], Reply] = lambda prompt: "ok"
+        self.bodies: list[dict[str, Any]] = []
+        self.prompts: list[str] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.url = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+
+    async def _start(self) -> str:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._complete)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        prompt = body["messages"][-1]["content"]
+        self.bodies.append(body)
+        self.prompts.append(prompt)
+        reply = self.answer(prompt)
+        if isinstance(reply, int):
+            return web.json_response({"error": {"message": "as the test wishes"}}, status=reply)
+        texts = [reply] * body.get("n", 1) if isinstance(reply, str) else reply[: body.get("n", 1)]
+        choices = [
+            {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            for i, text in enumerate(texts)
+        ]
+        return web.json_response({"choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def model() -> Iterator[FakeModel]:
+    fake = FakeModel()
+    yield fake
+    fake.close()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Bench:
+    """Runs steps over records, through a real recipe and a real run."""
+
+    def __init__(self, folder: Path, model: FakeModel) -> None:
+        self.folder = folder
+        self.model = model
+        self.out = folder / "out"
+        self.result: dict[str, Any] = {}
+
+    def recipe(self, steps: str, records: list[dict[str, Any]], more: str = "") -> Path:
+        fields = sorted(set.intersection(*(set(record) for record in records))) if records else []
+        (self.folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        path = self.folder / "recipe.yaml"
+        path.write_text(
+            f"output_dir: {self.out}\n{more}\n"
+            f"models:\n  teacher: {{base_url: {self.model.url}, model: fake, max_retry_wait: 0.05}}\n"
+            f"steps:\n  - {{name: given, block: read_jsonl, path: in.jsonl, fields: {json.dumps(fields)}}}\n{steps}"
+        )
+        return path
+
+    def run(self, steps: str, records: list[dict[str, Any]], more: str = "", **options: Any) -> list[dict[str, Any]]:
+        """The records that are left at the end; `dropped` and `discarded` have the others."""
+        recipe = Recipe.load(self.recipe(steps, records, more))
+        self.result = recipe.run(RunOptions(**options))
+        return rows(self.out / recipe.steps[-1].file)
+
+    def step(self, name: str) -> dict[str, Any]:
+        return next(step for step in self.result["steps"] if step["name"] == name)
+
+    def dropped(self, step: str) -> list[dict[str, Any]]:
+        return rows(self.out / "dropped" / f"{step}.jsonl")
+
+    def discarded(self, step: str) -> list[dict[str, Any]]:
+        path = self.out / "discarded" / f"{step}.jsonl"
+        return rows(path) if path.exists() else []
+
+
+@pytest.fixture
+def bench(tmp_path: Path, model: FakeModel) -> Bench:
+    return Bench(tmp_path, model)
