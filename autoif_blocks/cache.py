@@ -10,14 +10,17 @@ end, so a kill -9 costs at most that many seconds of completions.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from .errors import StopRun
 
@@ -25,10 +28,15 @@ SCHEMA_VERSION = 1
 FILE_NAME = "completions.sqlite"
 
 
-def request_key(request: Mapping[str, Any], index: int) -> bytes:
-    """16 bytes that stand for sample `index` of a request; the order of its options does not matter."""
-    canonical = json.dumps([request, index], sort_keys=True, ensure_ascii=True)
-    return blake2b(canonical.encode(), digest_size=16).digest()
+def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
+    """What stands for samples `start` to `start + n - 1` of a request; the order of its options does not matter."""
+    whole = blake2b(json.dumps(request, sort_keys=True).encode(), digest_size=16)
+    keys = []
+    for index in range(start, start + n):
+        digest = whole.copy()
+        digest.update(b"#%d" % index)
+        keys.append(digest.digest())
+    return keys
 
 
 class Cache:
@@ -42,49 +50,46 @@ class Cache:
         """
         self.path = Path(folder) / FILE_NAME
         self.flush_interval = flush_interval
-        self._pending: dict[bytes, str] = {}
-        self._failure: StopRun | None = None
-        self._lock = threading.Lock()
         self.last_flush = time.monotonic()
         """when pending completions were last written, on the monotonic clock"""
-        try:
+        self._pending: dict[bytes, str] = {}
+        self._writing: dict[bytes, str] = {}
+        self._failure: StopRun | None = None
+        self._lock = threading.Lock()  # of the two dictionaries and the reader
+        self._flushing = threading.Lock()  # of the writer
+        with contextlib.ExitStack() as undo, self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Its own locking suffices: `check_same_thread` would forbid closing from the thread that opened it.
-            self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS completions (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID"
-                )
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                self._db.close()
-                raise StopRun(
-                    f"{self.path} is a cache of version {version}, this is {SCHEMA_VERSION}: use another cache_dir"
-                )
-        except (sqlite3.Error, OSError) as error:
-            raise StopRun(f"cannot use the cache {self.path}: {error}; delete it or use another cache_dir") from error
+            # SQLite does not wait for another process that turns the same new file to WAL mode.
+            with FileLock(self.path.parent / ".completions.lock", timeout=60, poll_interval=0.01):
+                # Two connections, so that the event loop reads while another thread waits for the disk.
+                self._writer, self._reader = (undo.enter_context(contextlib.closing(self._connect())) for _ in range(2))
+                self._prepare()
+            undo.pop_all()
 
     def get_many(self, keys: Sequence[bytes]) -> list[str | None]:
-        """The values, in the order of the keys; None where there is none."""
-        with self._lock:
-            marks = ",".join("?" * len(keys))
-            rows = self._db.execute(f"SELECT key, value FROM completions WHERE key IN ({marks})", list(keys))
-            found = dict(rows.fetchall())
-            return [self._pending.get(key, found.get(key)) for key in keys]
+        """The values, in the order of the keys; None where there is none.
+
+        Raises:
+            StopRun: the file is damaged.
+        """
+        marks = ",".join("?" * len(keys))
+        with self._lock, self._explained():
+            rows = self._reader.execute(f"SELECT key, value FROM completions WHERE key IN ({marks})", keys).fetchall()
+            found = dict(rows)
+            for unwritten in (self._writing, self._pending):
+                found.update((key, unwritten[key]) for key in keys if key in unwritten)
+        return [found.get(key) for key in keys]
 
     def put(self, key: bytes, value: str) -> None:
         """Keeps a value: visible at once, on disk with the next `flush`.
 
         Raises:
-            StopRun: an earlier flush failed.
+            StopRun: the last flush failed. The value is kept all the same.
         """
-        if self._failure is not None:  # a write in the background failed: stop paying for what cannot be kept
-            raise self._failure
         with self._lock:
             self._pending[key] = value
+        if self._failure is not None:  # a write in the background failed: stop paying for what may be lost
+            raise self._failure
 
     def flush(self) -> None:
         """Writes what is pending.
@@ -92,24 +97,62 @@ class Cache:
         Raises:
             StopRun: the disk is full or gone; nothing that was committed before is harmed.
         """
-        with self._lock:
-            self.last_flush = time.monotonic()
-            if not self._pending:
-                return
+        with self._flushing:
+            with self._lock:
+                self.last_flush = time.monotonic()
+                self._writing, self._pending = self._pending, {}
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?)", self._pending.items())
-                self._db.execute("COMMIT")
+                self._write()
+                self._failure = None
             except sqlite3.Error as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                with self._lock:
+                    self._pending = {**self._writing, **self._pending}
                 self._failure = StopRun(f"cannot write the cache {self.path}: {error}")
                 raise self._failure from error
-            self._pending.clear()
+            finally:
+                with self._lock:
+                    self._writing = {}
 
     def close(self) -> None:
         """Flushes and closes. The WAL is folded into the one file."""
         try:
             self.flush()
         finally:
-            self._db.close()
+            self._reader.close()
+            self._writer.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Our own locking suffices: `check_same_thread` would forbid closing from the thread that opened it.
+        return sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+
+    def _prepare(self) -> None:
+        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise StopRun(
+                f"{self.path} is a cache of version {version}, this is {SCHEMA_VERSION}: "
+                "use another cache_dir, or --no-resume, which deletes it"
+            )
+        self._writer.execute("PRAGMA journal_mode=WAL")
+        self._writer.execute("PRAGMA synchronous=NORMAL")
+        self._writer.execute("CREATE TABLE IF NOT EXISTS completions (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _write(self) -> None:
+        if self._writing:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._writer.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?)", self._writing.items())
+                self._writer.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StopRun(
+                f"cannot use the cache {self.path}: {error}. "
+                "If it is damaged: --no-resume deletes it and asks again, another cache_dir leaves it where it is"
+            ) from error

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .errors import AutoIFError, RecipeError
+from .errors import AutoIFError, Problem, RecipeError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -102,15 +102,23 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 @cli.command()
-@click.argument("recipe", type=click.Path())
+@click.argument("recipes", metavar="RECIPE...", type=click.Path(), nargs=-1, required=True)
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option.")
-def check(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Check RECIPE: options, files, and that every step reads what an earlier one writes."""
+def check(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Check each RECIPE: options, files, and that every step reads what an earlier one writes."""
     from .recipe import Recipe
 
-    loaded = Recipe.load(recipe, overrides)
-    blocks = sum(len(step.blocks) for step in loaded.steps)
-    click.echo(f"{recipe}: all right: {len(loaded.steps)} steps, {blocks} blocks, {len(loaded.models)} models")
+    problems: list[Problem] = []
+    for recipe in recipes:
+        try:
+            loaded = Recipe.load(recipe, overrides)
+        except RecipeError as error:
+            problems += error.problems
+            continue
+        blocks = sum(len(step.blocks) for step in loaded.steps)
+        click.echo(f"{recipe}: all right: {len(loaded.steps)} steps, {blocks} blocks, {len(loaded.models)} models")
+    if problems:
+        raise RecipeError(problems)
 
 
 @cli.command()
@@ -151,9 +159,8 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except AutoIFError as error:
-        click.echo(
-            f"error: {error}" if not isinstance(error, RecipeError) or not error.problems else str(error), err=True
-        )
+        listed = isinstance(error, RecipeError) and error.problems  # each begins with its file and line
+        click.echo(str(error) if listed else f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

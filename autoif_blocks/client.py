@@ -2,15 +2,18 @@
 
 Failures are classified here, once, for the whole project:
 
-| what came back                                             | class            | consequence                         |
-|------------------------------------------------------------|------------------|-------------------------------------|
-| 200 with choices                                           |                  | completions, cached                 |
-| 200 with a body cut off, not JSON, or without choices      | Retry            | asked again, with growing pauses    |
-| 408, 409, 425, 429, 5xx; connection lost; time-out         | Retry            | the same; `Retry-After` is obeyed   |
-| 400, 413, 422 (too long, filtered, refused)                | DropRecord       | the record goes, the run goes on    |
-| 400 or 422 about `n`                                       |                  | the server gets `n` requests        |
-| 401, 402, 403, 404, 405, other 4xx                         | ModelUnavailable | the run stops: all would fail       |
-| nobody listens, and no request has succeeded yet           | ModelUnavailable | after `connect_patience` seconds    |
+| what came back                                         | class            | consequence                             |
+|--------------------------------------------------------|------------------|-----------------------------------------|
+| 200 with choices                                       |                  | completions, cached                     |
+| 200 with fewer choices than asked for, or broken ones  |                  | the rest is asked for singly            |
+| 200 with a body cut off, not JSON, or without choices  | Retry            | asked again, with growing pauses        |
+| 408, 409, 425, 5xx; connection lost; time-out          | Retry            | the same; at last the record is dropped |
+| 429, 503, 529; nobody listens                          | Busy             | the same, as long as others are served  |
+| 400, 413, 422 (too long, filtered), a late 403         | DropRecord       | the record goes, the run goes on        |
+| the same, for a request with `n` above 1               |                  | asked with `n` = 1: was it about `n`?   |
+| 401, 402, 403, 404, 405, other 4xx, a redirect         | ModelUnavailable | the run stops: all would fail           |
+| nobody listens, and no request has succeeded yet       | ModelUnavailable | after `connect_patience` seconds        |
+| no request has succeeded while one was tried and tried | ModelUnavailable | what is finished is kept                |
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ import os
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,16 +35,20 @@ from weakref import WeakValueDictionary
 import aiohttp
 
 from .accounting import Meter
-from .cache import Cache, request_key
+from .answers import Completion, read_answer, said, seconds_to_wait
+from .cache import Cache, request_keys
 from .errors import DropRecord, ModelUnavailable, Retry
 from .records import content_hash
 
 Message = dict[str, str]
 SIMULATED = "simulated"
 _ENV_REFERENCE = re.compile(r"\A\$\{(\w+)(:-)?\}\Z")
-_RETRY_STATUS = {408, 409, 425, 429}
+_BUSY_STATUS = {429, 503, 529}
+_RETRY_STATUS = {408, 409, 425}
 _REFUSED_STATUS = {400, 413, 422}
-_DEAD_AFTER_REFUSALS = 16
+_DEAD_AFTER = 16  # refusals of a step that has had no completion; failures with no success between
+_LONGEST_RETRY_AFTER = 600.0
+_NEVER = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,12 @@ class ModelConfig:
     """cost of a million tokens: {input: …, output: …}"""
 
     def __post_init__(self) -> None:
-        if self.base_url != SIMULATED and urlsplit(self.base_url).scheme not in ("http", "https"):
-            raise ValueError(f"base_url must start with http:// or https:// (or be 'simulated'), got '{self.base_url}'")
+        if self.base_url != SIMULATED:
+            url = urlsplit(self.base_url)
+            if url.scheme not in ("http", "https") or not url.hostname:
+                raise ValueError(f"base_url must be like http://HOST:8000/v1 (or 'simulated'), got '{self.base_url}'")
+            if url.username is not None or url.query:  # not shown: it may be a password
+                raise ValueError("base_url must not hold a user, a password or a query: the key goes into api_key")
         if self.api_key and not _ENV_REFERENCE.match(self.api_key):
             raise ValueError(
                 "api_key must name an environment variable, like ${OPENAI_API_KEY}: a key in a recipe leaks"
@@ -94,15 +107,7 @@ class ModelConfig:
     def secret(self) -> str:
         """The key, read from the environment now. Never store or print it."""
         match = _ENV_REFERENCE.match(self.api_key)
-        return os.environ.get(match[1], "") if match else ""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One choice of an answer, as the model wrote it."""
-
-    text: str
-    finish_reason: str = "stop"
+        return os.environ.get(match[1], "").strip() if match else ""
 
 
 class Client:
@@ -116,9 +121,13 @@ class Client:
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._session: aiohttp.ClientSession | None = None
+        self._meter = Meter()
+        self._knows_n = False  # the server has given several choices at once
         self._one_at_a_time = False
-        self._last_success = float("-inf")
-        self._refusals = 0
+        self._proven = False  # it has answered, in this run or in one that the cache remembers
+        self._last_success = _NEVER
+        self._failed = 0  # requests that were given up since
+        self._refused: Counter[int] = Counter()  # by step, that is by the id() of its meter
 
     async def complete(
         self, messages: Sequence[Message], n: int = 1, start: int = 0, sampling: Mapping[str, Any] | None = None,
@@ -130,23 +139,33 @@ class Client:
             DropRecord: the server refuses this request, and asking again would not help.
             ModelUnavailable: the server refuses every request.
         """
-        meter = meter or Meter()
+        meter = meter or self._meter
         request = {"model": self.config.model, "messages": list(messages), **self.config.sampling, **(sampling or {})}
-        keys = [request_key({**request, "base_seed": self._base_seed}, index) for index in range(start, start + n)]
-        # Equal requests in flight wait for one another: asked side by side they would get different answers of which
-        # the cache keeps one, and a replay would no longer equal the run.
-        lock = self._asking.setdefault(keys[0], asyncio.Lock())
-        async with lock:
+        keys = request_keys({**request, "base_seed": self._base_seed}, start, n)
+        # Equal samples in flight wait for one another: asked side by side they would get different answers of which
+        # the cache keeps one, and a replay would no longer equal the run. Sorted, so that none wait in a circle.
+        locks = [self._asking.setdefault(key, asyncio.Lock()) for key in sorted(keys)]
+        async with AsyncExitStack() as stack:
+            for lock in locks:
+                await stack.enter_async_context(lock)
             found = self._recall(keys)
-            meter.hits += n - found.count(None)
-            while None in found:
-                first = found.index(None)
-                wanted = next((i for i in range(first, n) if found[i] is not None), n) - first
-                # A server may return fewer choices than asked for; the rest is asked for again, by its own seeds.
-                for offset, completion in enumerate(await self._ask(request, start + first, wanted, meter)):
-                    found[first + offset] = completion
-                    if self._cache is not None:
-                        self._cache.put(keys[first + offset], json.dumps([completion.text, completion.finish_reason]))
+            hits = n - found.count(None)
+            meter.hits += hits
+            self._proven |= hits > 0
+            most = self.config.max_n or n
+            while missing := [place for place, completion in enumerate(found) if completion is None]:
+                spans = _spans(missing, 1 if self._one_at_a_time else most)
+                asked = [self._ask(request, start + first, count, meter) for first, count in spans]
+                # All are waited for, even if one fails: what was paid for is kept.
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                for (first, _), answer in zip(spans, answers, strict=True):
+                    for place, completion in answer.items() if isinstance(answer, dict) else ():
+                        found[first + place] = completion
+                        self._keep(keys[first + place], completion)
+                for answer in answers:
+                    if isinstance(answer, BaseException):
+                        raise answer
+                most = 1  # what the server left out is asked for singly
         return [completion for completion in found if completion is not None]
 
     async def close(self) -> None:
@@ -157,142 +176,159 @@ class Client:
         values = self._cache.get_many(keys) if self._cache is not None else [None] * len(keys)
         return [Completion(*json.loads(value)) if value is not None else None for value in values]
 
-    async def _ask(self, request: dict[str, Any], index: int, n: int, meter: Meter) -> list[Completion]:
-        """One to n completions, beginning at sample `index`; retries until the server gives in or we do."""
-        began = time.monotonic()
-        attempt = 0
+    def _keep(self, key: bytes, completion: Completion) -> None:
+        if self._cache is not None:
+            self._cache.put(key, json.dumps([completion.text, completion.finish_reason]))
+
+    async def _ask(self, request: dict[str, Any], index: int, count: int, meter: Meter) -> dict[int, Completion]:
+        """At least one and at most `count` completions, by their distance from sample `index`."""
+        body = dict(request)
+        if self.config.send_seed:
+            # Choice i of a request with seed s is sample s + i (vLLM's own convention), so that splitting a request
+            # neither repeats samples nor changes them on a server that is deterministic by seed.
+            body["seed"] = body.get("seed", self._base_seed) + index
+        if count > 1:
+            body["n"] = count
+        began = failed_at = time.monotonic()
+        attempt, n_refused = 0, False
         while True:
-            count = 1 if self._one_at_a_time else min(n, self.config.max_n or n)
-            body = {**request, "n": count} if count > 1 else dict(request)
-            if self.config.send_seed:
-                # Choice i of a request with seed s is sample s + i (vLLM's own convention), so that splitting a request
-                # neither repeats samples nor changes them on a server that is deterministic by seed.
-                body.setdefault("seed", self._base_seed + index)
             try:
                 # The slot is given back before any pause: a sleeping request must not keep a ready one waiting.
                 async with self._slots:
                     meter.requests += 1
                     meter.retries += attempt > 0
-                    completions = await self._post(body, meter)
-                self._last_success = time.monotonic()
-                self._refusals = 0
-                meter.completions += min(len(completions), n)
-                return completions[:n]
-            except _RefusesN:
-                self._one_at_a_time = True
+                    completions = await self._post(body, count, meter)
+            except DropRecord as refusal:
+                if count == 1:
+                    self._stop_if_all_are_refused(refusal, meter)
+                    raise
+                count, n_refused = 1, True  # in any wording: what does the server say to the same without `n`?
+                del body["n"]
             except Retry as failure:
                 attempt += 1
-                self._give_up_if_hopeless(failure, attempt, began)
-                pause = min(self.config.max_retry_wait, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
-                await asyncio.sleep(max(pause, min(failure.after or 0.0, 600.0)))
+                self._give_up_if_hopeless(failure, attempt, began, failed_at)
+                failed_at = time.monotonic()
+                await asyncio.sleep(self._pause(failure, attempt))
+            else:
+                break
+        self._proven, self._last_success, self._failed = True, time.monotonic(), 0
+        self._knows_n |= len(completions) > 1
+        self._one_at_a_time |= n_refused or (count > 1 and not self._knows_n)
+        meter.completions += len(completions)
+        return completions
 
-    def _give_up_if_hopeless(self, failure: Retry, attempt: int, began: float) -> None:
-        never_answered = self._last_success == float("-inf")
-        waited = time.monotonic() - began
-        if never_answered and failure.reason.startswith("cannot connect") and waited >= self.config.connect_patience:
-            raise ModelUnavailable(
-                f"{self.config.model} at {self._shown_url()}: {failure.reason}; is the server running?"
-            )
+    def _stop_if_all_are_refused(self, refusal: DropRecord, meter: Meter) -> None:
+        self._refused[id(meter)] += 1
+        if not meter.completions and not meter.hits and self._refused[id(meter)] >= _DEAD_AFTER:
+            raise ModelUnavailable(f"{self.url} refuses every request of a step: {refusal.detail}") from refusal
+
+    def _give_up_if_hopeless(self, failure: Retry, attempt: int, began: float, failed_at: float) -> None:
+        """Raises if another attempt makes no sense. `failed_at` is when the attempt before failed.
+
+        Whose fault it is shows in what became of the others meanwhile: if any succeeded, it is the request's; if none
+        did, the server's, except that the last request of a run has no others to compare with.
+        """
+        now = time.monotonic()
+        never = self._last_success == _NEVER
+        where = f"{self.config.model} at {self.url}: {failure.reason}"
+        if never and isinstance(failure, _Unreachable) and now - began >= self.config.connect_patience:
+            raise ModelUnavailable(f"{where}; is the server running?")
         if attempt <= self.config.max_retries:
             return
-        if self._last_success < began:
-            raise ModelUnavailable(
-                f"{self.config.model} at {self._shown_url()}: {failure.reason}; "
-                f"no request has succeeded for {waited:.0f} s. What is finished is kept: run again to continue"
-            )
-        raise DropRecord("request_failed", f"{failure.reason}, {attempt} attempts")
+        others_succeed = self._last_success >= failed_at
+        if isinstance(failure, _Busy) and others_succeed:
+            return  # our turn will come
+        if others_succeed or (self._proven and not isinstance(failure, _Busy) and self._failed < _DEAD_AFTER):
+            self._failed += 1
+            raise DropRecord("request_failed", f"{failure.reason}, {attempt} attempts")
+        raise ModelUnavailable(
+            f"{where}; no request has succeeded for {now - (began if never else self._last_success):.0f} s. "
+            "What is finished is kept: run again to continue"
+        )
 
-    async def _post(self, body: dict[str, Any], meter: Meter) -> list[Completion]:
+    def _pause(self, failure: Retry, attempt: int) -> float:
+        pause = min(self.config.max_retry_wait, 0.25 * 2.0 ** min(attempt, 16)) * random.uniform(0.5, 1.0)
+        # A little later than the server asked for: not all at the very same moment.
+        return max(pause, min(failure.after or 0.0, _LONGEST_RETRY_AFTER) * random.uniform(1.0, 1.1))
+
+    async def _post(self, body: dict[str, Any], count: int, meter: Meter) -> dict[int, Completion]:
         if self._session is None:
             limits = aiohttp.ClientTimeout(total=self.config.timeout, connect=None, sock_connect=10)
-            self._session = aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=0))
+            self._session = aiohttp.ClientSession(
+                timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self._headers()
+            )
         try:
-            async with self._session.post(
-                f"{self.url}/chat/completions", json=body, headers=self._headers()
-            ) as response:
+            # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
+            async with self._session.post(f"{self.url}/chat/completions", json=body, allow_redirects=False) as response:
                 raw = await response.read()
                 if response.status != 200:
-                    self._raise_for(response.status, response.headers.get("Retry-After"), raw, body)
-        except aiohttp.ClientConnectorError as error:
-            raise Retry(f"cannot connect ({error.strerror or error})") from error
+                    raise self._failure(response.status, response.headers, raw)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise _Unreachable(f"cannot connect ({getattr(error, 'strerror', None) or error})") from error
         except TimeoutError as error:
             raise Retry(f"no answer within {self.config.timeout:g} s") from error
+        except aiohttp.InvalidURL as error:
+            raise ModelUnavailable(f"{self.url} is no address: check base_url") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retry(f"connection lost ({type(error).__name__})") from error
-        return self._read(raw, meter)
+        try:
+            answer = read_answer(raw, count)
+        except Retry as failure:
+            raise Retry(self._shown(failure.reason)) from failure
+        price = self.config.price
+        meter.prompt_tokens += answer.prompt_tokens
+        meter.completion_tokens += answer.completion_tokens
+        meter.cost += answer.prompt_tokens * price.get("input", 0.0) / 1e6
+        meter.cost += answer.completion_tokens * price.get("output", 0.0) / 1e6
+        return dict(answer.completions)
 
     def _headers(self) -> dict[str, str]:
         secret = self.config.secret()
+        if not secret.isprintable():
+            raise ModelUnavailable(f"the key that {self.config.api_key} names holds a line break or the like")
         return {"Authorization": f"Bearer {secret}"} if secret else {}
 
-    def _read(self, raw: bytes, meter: Meter) -> list[Completion]:
-        try:
-            answer = json.loads(raw)
-            choices = answer["choices"]
-            # A choice's `index` says which sample it is; servers that omit it list them in order.
-            ordered = sorted(choices, key=lambda choice: choice.get("index", 0))
-            completions = [
-                # UTF-8 cannot hold a lone surrogate, JSON can: what a file could not take is replaced here, once.
-                Completion(
-                    (choice["message"].get("content") or "").encode("utf-8", "replace").decode(),
-                    choice.get("finish_reason") or "stop",
-                )
-                for choice in ordered
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Retry(f"unreadable answer ({type(error).__name__})") from error
-        if not completions:
-            raise Retry("an answer without choices")
-        usage = answer.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        meter.prompt_tokens += tokens[0]
-        meter.completion_tokens += tokens[1]
-        price = self.config.price
-        meter.cost += (tokens[0] * price.get("input", 0.0) + tokens[1] * price.get("output", 0.0)) / 1e6
-        return completions
-
-    def _raise_for(self, status: int, retry_after: str | None, raw: bytes, body: Mapping[str, Any]) -> None:
-        said = self._said(raw)
+    def _failure(self, status: int, headers: Mapping[str, str], raw: bytes) -> Exception:
+        words = self._shown(said(raw))
+        told = f"HTTP {status}" + (f": {words}" if words else "")
+        wait = seconds_to_wait(headers.get("Retry-After"))
+        if status in _BUSY_STATUS:
+            return _Busy(told, wait)
         if status in _RETRY_STATUS or status >= 500:
-            raise Retry(f"HTTP {status}" + (f": {said}" if said else ""), _seconds(retry_after))
-        if status in _REFUSED_STATUS:
-            if body.get("n", 1) > 1 and re.search(r"\bn\b|n_choices|choices|\bn_?parallel\b|slots", said):
-                raise _RefusesN("n refused")
-            self._refusals += 1
-            if self._last_success == float("-inf") and self._refusals >= _DEAD_AFTER_REFUSALS:
-                raise ModelUnavailable(f"{self._shown_url()} refuses every request: HTTP {status}: {said}")
-            raise DropRecord("request_refused", f"HTTP {status}: {said}")
+            return Retry(told, wait)
+        # Where requests have succeeded, a 403 is about this one: some endpoints refuse a prompt's content so.
+        if status in _REFUSED_STATUS or (status == 403 and self._proven):
+            return DropRecord("request_refused", told)
         advice = {
             401: "check the key in the environment variable that the model's api_key names",
             403: "the key may not use this model",
             404: f"is '{self.config.model}' the name that the server uses, and does base_url end in /v1?",
         }.get(status, "check base_url and the account")
-        raise ModelUnavailable(f"{self._shown_url()} answers HTTP {status}: {said or 'no reason given'}; {advice}")
+        if 300 <= status < 400:
+            advice = f"it points to {headers.get('Location', 'nowhere')}: put the right address into base_url"
+        return ModelUnavailable(f"{self.url} answers HTTP {status}: {words or 'no reason given'}; {advice}")
 
-    def _said(self, raw: bytes) -> str:
-        """The server's own words, short, with the key blotted out should it quote it."""
-        try:
-            answer = json.loads(raw)
-            error = answer.get("error", answer)
-            said = str(error.get("message", error) if isinstance(error, dict) else error)
-        except (ValueError, AttributeError, RecursionError):
-            said = raw.decode("utf-8", "replace")
+    def _shown(self, words: str) -> str:
+        """A server's words, short, with the key blotted out should it quote it."""
         secret = self.config.secret()
-        return " ".join((said.replace(secret, "***") if secret else said).split())[:300]
-
-    def _shown_url(self) -> str:
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return (words.replace(secret, "***") if secret else words)[:300]
 
 
-class _RefusesN(Retry):
-    """The server takes one choice a request only (llama.cpp beyond its slots, several cloud endpoints)."""
+class _Busy(Retry):
+    """The server has too much to do. That is no fault of the request: it is asked as long as others are served."""
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds; its form as a date is left to our own back-off."""
-    try:
-        return max(0.0, float(retry_after)) if retry_after else None
-    except ValueError:
-        return None
+class _Unreachable(_Busy):
+    """Nobody listens."""
+
+
+def _spans(places: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Runs of consecutive numbers, none longer than `most`, as (first, count)."""
+    spans: list[tuple[int, int]] = []
+    for place in places:
+        first, count = spans[-1] if spans else (place, most)
+        if count < most and first + count == place:
+            spans[-1] = (first, count + 1)
+        else:
+            spans.append((place, 1))
+    return spans

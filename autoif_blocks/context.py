@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -142,7 +142,7 @@ class _Opened:
         self._reporter.start()
 
     def part(self, file: str) -> IO[bytes]:
-        with self._write_lock:
+        with self._write_lock, _disk_trouble_told():
             if file not in self._parts:
                 path = self.folder / file
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ class _Opened:
 
     def write(self, file: str, line: bytes) -> None:
         part = self.part(file)
-        with self._write_lock:
+        with self._write_lock, _disk_trouble_told():
             part.write(line)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
@@ -170,10 +170,12 @@ class _Opened:
             self.loop.close()
             self._closing.set()
             self._reporter.join()
-            if self.cache is not None:
-                self.cache.close()
-            for part in self._parts.values():
-                part.close()
+            # The last error is raised, and nothing stays open.
+            with _disk_trouble_told(), contextlib.ExitStack() as stack:
+                if self.cache is not None:
+                    stack.callback(self.cache.close)
+                for part in self._parts.values():
+                    stack.callback(part.close)
         self._write_status(finished)
 
     async def _shut(self) -> None:
@@ -190,7 +192,8 @@ class _Opened:
 
     def _report(self) -> None:
         while not self._closing.wait(STATUS_INTERVAL):
-            self._write_status(finished=False)
+            with contextlib.suppress(OSError):  # a view that is not shown; what must be written says so itself
+                self._write_status(finished=False)
             if self.cache is not None and time.monotonic() - self.cache.last_flush > self.cache.flush_interval:
                 with contextlib.suppress(StopRun):  # the cache remembers, and tells whoever next brings a completion
                     self.cache.flush()
@@ -200,3 +203,11 @@ class _Opened:
         aside = self._status.with_suffix(".tmp")
         aside.write_text(json.dumps({"finished": finished, "meters": counts}))
         aside.replace(self._status)
+
+
+@contextlib.contextmanager
+def _disk_trouble_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StopRun(f"cannot write the output: {error}") from error

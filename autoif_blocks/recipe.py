@@ -203,8 +203,9 @@ class _Check:
             if not isinstance(value, kind) or isinstance(value, bool) or value == "":
                 quote = ": put it in quotes" if kind is str and isinstance(value, (int, float)) else ""
                 self.source.add((key,), "", f"{key} must be {what}, got {shown(value)}{quote}")
-            elif key == "flush_interval" and value <= 0:
-                self.source.add((key,), "", f"{key} must be above 0, got {value}")
+        interval = self.data.get("flush_interval")
+        if isinstance(interval, (int, float)) and interval <= 0:
+            self.source.add(("flush_interval",), "", f"flush_interval must be above 0, got {interval}")
         return {key: self.data[key] for key in _KINDS if key in self.data}
 
     def _mapping(self, key: str) -> dict[str, Any]:
@@ -234,8 +235,8 @@ class _Check:
     def _steps(self) -> Iterator[tuple[str, list[_Placed]]]:
         listed = self.data.get("steps")
         if not isinstance(listed, list) or not listed:
-            got = "" if listed is None else f", got {'an empty list' if listed == [] else shown(listed)}"
-            self.source.add(("steps",), "", f"a recipe needs 'steps': a list of at least one step{got}")
+            got = "an empty list" if listed == [] else shown(listed)
+            self.source.add(("steps",), "", f"a recipe needs 'steps', a list of at least one step, got {got}")
             return
         names: dict[str, int] = {}
         for index, item in enumerate(listed):
@@ -275,8 +276,8 @@ class _Check:
             self.source.add((*where, key), step, f"'{key}' belongs to one of the blocks: move it under 'blocks'")
         listed = inner["blocks"]
         if not isinstance(listed, list) or not listed:
-            message = f"'blocks' must be a list of at least one block, got {'an empty list' if listed == [] else shown(listed)}"
-            self.source.add((*where, "blocks"), step, message)
+            got = "an empty list" if listed == [] else shown(listed)
+            self.source.add((*where, "blocks"), step, f"'blocks' must be a list of at least one block, got {got}")
             yield _Placed(step, where, "")
             return
         for index, config in enumerate(listed):

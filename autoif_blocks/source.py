@@ -1,7 +1,7 @@
 """A recipe's YAML as plain data that remembers where each value stands: lines, `${ENV}`, `--set`.
 
-Values are read as YAML 1.2 has them, so `no`, `on`, `12:30` and `2024-01-01` are words and `010` is ten. Tags, keys that
-are no words, and whatever would take long to read are refused.
+Values are read as YAML 1.2 has them, so `no`, `on`, `12:30` and `2024-01-01` are words and `010` is ten. Tags, keys
+that are no words, and whatever would take long to read are refused.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ _PLAIN: list[tuple[re.Pattern[str], Callable[[str], Any]]] = [
 _ADVICE: list[tuple[str, str, bool]] = [
     (r"found character '\\t'", "a tab cannot indent: use spaces", False),
     (r"that cannot start any token", "put a value that begins with this character in quotes", False),
-    (r"mapping values are not allowed", "a ': ' where none can stand: put the value in quotes, or mend the indentation",
-     False),
+    (r"mapping values are not allowed", "a ': ' where none can be: quote the value or mend the indentation", False),
     (r"could not find expected ':'", "a key without its ':'; or a text that needs quotes, or indentation", True),
     (r"found unexpected end of stream", "a quote that is never closed", True),
     (r"found unexpected document separator", "a quote that is never closed", True),
     (r"expected ',' or", "a bracket that is never closed, or a comma left out", True),
-    (r"expected <block end>", "this does not go on from the line above: mend the indentation, or put the value in quotes",
-     False),
+    (r"expected <block end>", "this does not continue the line above: mend the indentation, or quote the value", False),
     (r"expected a comment or a line break", "put a value that begins with > or | in quotes", False),
     (r"found unknown escape", r"in double quotes a \ begins an escape: write \\, or use single quotes", False),
     (r"found another document", "a recipe is one document: delete the '---'", False),
-    (r"found undefined alias", "there is no anchor '&' of that name above; put a value that begins with * in quotes", False),
+    (r"found undefined alias", "no anchor '&' of that name stands above; quote a value that begins with *", False),
+    (r"expected '<document start>'", "a recipe is a mapping: each line at its left edge begins with `key:`", False),
+    (r"expected the node content", "a value is missing here", False),
 ]  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _value_of(text: str, source: Source, where: Where = ()) -> Any:
     """
     match = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if match is not None:
-        mark = yaml.Mark(None, 0, text.count("\n", 0, match.start()), 0, None, None)
+        mark = yaml.Mark("", 0, text.count("\n", 0, match.start()), 0, "", 0)
         raise _Refused(problem=f"the character {match[0]!r} cannot stand in a recipe: delete it", problem_mark=mark)
     loader = _Loader(text)
     try:
@@ -253,8 +253,8 @@ class _Builder:
                 )
         elif where[-1:] != ("api_key",):
             if wrong := _ENV_GONE_WRONG.search(_ENV.sub("", text)):
-                message = f"'{wrong[0]}' names no variable: write ${{NAME}} or ${{NAME:-default}}; $${{ stands for a plain ${{"
-                self._problem(node, message)
+                advice = "write ${NAME} or ${NAME:-default}; $${ stands for a plain ${"
+                self._problem(node, f"'{wrong[0]}' names no variable: {advice}")
                 self._source.unset.add(where)
             text = _ENV.sub(lambda match: self._variable(match, node, where), text)
         if wrong := _UNWRITABLE.search(text):

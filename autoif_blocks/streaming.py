@@ -14,6 +14,8 @@ from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .errors import AutoIFError
+
 if TYPE_CHECKING:
     from .context import RunContext
 
@@ -30,7 +32,7 @@ class Feeder(threading.Thread):
         self.stopping = threading.Event()
 
 
-class Stopped(Exception):
+class Stopped(BaseException):  # no block's `except Exception` shall keep it
     """The chain below has gone: nothing that is still computed would be taken."""
 
 
@@ -71,8 +73,6 @@ def stream(
                 future.add_done_callback(lambda f, number=count, item=item: done.put((number, item, f)))  # type: ignore[misc]
                 count += 1
             done.put(count)
-        except Stopped:
-            done.put(count)
         except BaseException as error:
             done.put(error)
         finally:
@@ -87,10 +87,10 @@ def stream(
     received, expected, next_number = 0, -1, 0
     try:
         while received != expected:
+            _stop_if_told()  # each time: what comes may all be rejected below, so that nobody else would notice
             try:
                 message = done.get(timeout=_POLL)
             except Empty:
-                _stop_if_told()
                 continue
             if isinstance(message, BaseException):
                 raise message
@@ -103,7 +103,7 @@ def stream(
             try:
                 outcome = (item, future.result())
             except CancelledError:
-                raise Stopped from None
+                raise AutoIFError("the work on a record was cancelled, and not by the run") from None
             if not ordered:
                 yield outcome
                 slots.release()
@@ -115,10 +115,18 @@ def stream(
                 next_number += 1
     finally:
         feeder.stopping.set()
-        for future in list(in_flight.values()):
-            future.cancel()
+        _cancel(in_flight)
         feeder.join()
+        _cancel(in_flight)  # what it had just begun
+
+
+def _cancel(futures: dict[int, Future[Any]]) -> None:
+    for future in list(futures.values()):
+        future.cancel()
 
 
 async def _await(work: Callable[[Any], Awaitable[Result]], item: Any) -> Result:
-    return await work(item)
+    try:
+        return await work(item)
+    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end the event loop, and all would wait for ever
+        raise AutoIFError(f"the work on a record called for the end of the program: {error!r}") from error

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from autoif_blocks.sandbox.kernel import Gate
-from autoif_blocks.sandbox.layers import MAX_FILES, limit_child
+from autoif_blocks.sandbox.layers import MAX_FILES
 from autoif_blocks.sandbox.policy import PHASE_LOADED, Outcome, unpack
 
 _MODULE = "verification_function"
@@ -24,11 +24,10 @@ _TRUTHY, _FALSY, _EXCEPTION = int(Outcome.TRUTHY), int(Outcome.FALSY), int(Outco
 _MEMORY, _EXIT, _LOAD_ERROR = int(Outcome.MEMORY), int(Outcome.EXIT), int(Outcome.LOAD_ERROR)
 
 
-def run(gate: Gate, fd: int, count: int, cpu_seconds: int) -> NoReturn:
+def run(gate: Gate, fd: int, count: int) -> NoReturn:
     """Run the job in the file `fd`: only the inputs that have no result yet."""
     try:
         gate.close()
-        limit_child(cpu_seconds)
         shared = mmap.mmap(fd, 0)
         # The mapping outlives the descriptors. What is left is /dev/null, three times.
         os.closerange(3, MAX_FILES)

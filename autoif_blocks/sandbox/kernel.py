@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import platform
+import resource
 import signal
 import struct
 import sys
@@ -120,6 +121,7 @@ class Gate:
     def __init__(self, sealed: bool) -> None:
         self.sealed = sealed
         self._pidfd = ctypes.c_int(-1)
+        self._limit = ctypes.create_string_buffer(16)
         if not sealed:
             return
         self._calls = machine().calls
@@ -154,6 +156,14 @@ class Gate:
             self._through("kill", pid, signal.SIGKILL)
         else:
             os.kill(pid, signal.SIGKILL)
+
+    def limit(self, pid: int, what: int, value: int) -> None:
+        """From outside: what a child does in its first moments is paid for page by page."""
+        if self.sealed:
+            struct.pack_into("<QQ", self._limit, 0, value, value)
+            self._through("prlimit64", pid, what, ctypes.addressof(self._limit))
+        else:
+            resource.prlimit(pid, what, (value, value))
 
     def close(self) -> None:
         """For a child, before anything of others' making runs. It dies with its worker, and the gate is no more."""

@@ -86,11 +86,11 @@ def limit(memory_mb: int) -> str:
     return f"{memory_mb} MB"
 
 
-def limit_child(cpu_seconds: int) -> None:
-    """Limits that a worker could not live with."""
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+def limit_child(gate: kernel.Gate, pid: int, cpu_seconds: int) -> None:
+    """Limits that a worker could not live with. The second line behind the watcher and the filter."""
+    gate.limit(pid, resource.RLIMIT_CPU, cpu_seconds)
+    gate.limit(pid, resource.RLIMIT_FSIZE, 0)
+    gate.limit(pid, resource.RLIMIT_NPROC, 0)
 
 
 def _map_at_gate() -> None:
@@ -120,7 +120,6 @@ def attack(gate: kernel.Gate) -> str:
         if pid == 0:
             try:
                 gate.close()
-                limit_child(10)
                 for index, (_, attempt) in enumerate(attempts):
                     try:
                         attempt()

@@ -35,11 +35,13 @@ from autoif_blocks.sandbox import zygote
 zygote.main(sys.argv[3])
 """
 
+# LD_BIND_NOW: what the dynamic linker puts off, every child would do again.
 # Numeric libraries start a thread for each core otherwise, and a process with threads cannot fork.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONUTF8": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "LD_BIND_NOW": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -111,7 +111,8 @@ class Zygote:
     def fork(self, job: Job) -> None:
         job.pid, job.pidfd = self.gate.fork()
         if job.pid == 0:
-            child.run(self.gate, job.fd, job.count, self.cpu_seconds)
+            child.run(self.gate, job.fd, job.count)
+        layers.limit_child(self.gate, job.pid, self.cpu_seconds)
         job.next, job.since_cpu, job.since, job.killed = 0, 0.0, time.monotonic(), False
         self.jobs[job.pidfd] = job
         self.poll.register(job.pidfd, select.POLLIN)

@@ -1,0 +1,102 @@
+"""What a chat-completions server says, read leniently: its choices, its usage, its reasons for refusing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from .errors import Retry
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One choice of an answer, as the model wrote it."""
+
+    text: str
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body of a 200."""
+
+    completions: Mapping[int, Completion]
+    """by their place in the request: a server may leave some out"""
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def read_answer(raw: bytes, count: int) -> Answer:
+    """The choices that can be read, at most `count`.
+
+    A choice's `index` is its place; of servers that omit it, or give the same to all, the order counts.
+
+    Raises:
+        Retry: the body is cut off, no JSON, or has no choice that can be read.
+    """
+    try:
+        answer = json.loads(raw)
+        choices = answer["choices"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Retry(f"unreadable answer ({type(error).__name__}): {said(raw)}") from error
+    found: list[tuple[Any, Completion]] = []
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            reason = str(choice.get("finish_reason") or "stop")
+            found.append((choice.get("index"), Completion(_text(message.get("content")), reason)))
+    if not found:
+        raise Retry(f"an answer without choices: {said(raw)}")
+    usage = answer.get("usage")
+    return Answer(_placed(found, count), _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens"))
+
+
+def _placed(found: list[tuple[Any, Completion]], count: int) -> dict[int, Completion]:
+    indexes = [index for index, _ in found]
+    if all(type(index) is int for index in indexes) and len(set(indexes)) == len(indexes):
+        found.sort(key=lambda pair: pair[0])
+        if 0 <= min(indexes) <= max(indexes) < count:
+            return dict(found)
+    return {place: completion for place, (_, completion) in enumerate(found[:count])}
+
+
+def _text(content: object) -> str:
+    """A message's content, which some servers send in typed parts. A file cannot hold a lone surrogate, JSON can."""
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
+
+
+def _tokens(usage: object, name: str) -> int:
+    try:
+        return max(0, int(usage.get(name) or 0)) if isinstance(usage, dict) else 0
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def said(raw: bytes) -> str:
+    """The server's own words, in one line."""
+    try:
+        answer = json.loads(raw)
+        error = answer.get("error", answer)
+        words = str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, AttributeError, RecursionError):
+        words = raw[:10_000].decode("utf-8", "replace")
+    return " ".join(words[:10_000].split())
+
+
+def seconds_to_wait(retry_after: str | None) -> float:
+    """`Retry-After`, which is a number of seconds or a date; 0 if there is none that makes sense."""
+    try:
+        return max(0.0, float(retry_after or 0))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(str(retry_after)).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
