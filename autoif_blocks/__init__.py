@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .autoif import AutoIF
-    from .blocks.base import Block, Executor, Filter, Generator, Reader, Scorer
+    from .blocks.base import Block, Executor, Filter, Generator, Scorer
+    from .blocks.readers import Reader
     from .errors import AutoIFError, DropRecord, ModelUnavailable, RecipeError, SandboxUnavailable, StopRun
-    from .executors import RunOptions
     from .recipe import Recipe
     from .records import Record
+    from .run import RunOptions
     from .sandbox import Outcome
 
 # loguru, datatrove's logger, prints the variables of every frame beside a traceback: an Authorization header, say.
@@ -27,14 +28,15 @@ os.environ["LOGURU_DIAGNOSE"] = "NO"
 # Imported when first used: `autoif --help` must not wait for datatrove and aiohttp.
 _HOMES = {
     "AutoIF": "autoif",
-    **dict.fromkeys(("Block", "Executor", "Filter", "Generator", "Reader", "Scorer"), "blocks.base"),
+    **dict.fromkeys(("Block", "Executor", "Filter", "Generator", "Scorer"), "blocks.base"),
     **dict.fromkeys(
         ("AutoIFError", "DropRecord", "ModelUnavailable", "RecipeError", "SandboxUnavailable", "StopRun"), "errors"
     ),
     "Outcome": "sandbox",
+    "Reader": "blocks.readers",
     "Recipe": "recipe",
     "Record": "records",
-    "RunOptions": "executors",
+    "RunOptions": "run",
 }
 
 __all__ = [

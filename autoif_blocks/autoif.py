@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
-from .executors import RunOptions
 from .recipe import Recipe
+from .run import RunOptions
 from .source import read
 
 _KEY_VARIABLE = "AUTOIF_GIVEN_API_KEY"

@@ -78,9 +78,9 @@ def run(
     autoif run autoif.yaml --start-step score_filter --set steps.score_filter.value='> 8' --overwrite
     """
     from .autoif import overrides_for
-    from .executors import RunOptions
     from .progress import ConsoleListener, show
     from .recipe import Recipe
+    from .run import RunOptions
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
         signal.signal(stop, _interrupt)

@@ -1,304 +1,85 @@
-"""From a checked recipe to a finished output directory, on datatrove's executors."""
+"""From blocks to datatrove's executors: stages, tasks, and where their log lines go."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import platform
-import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from datatrove.data import Document
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
-from filelock import FileLock, Timeout
 from loguru import logger
 
-from .accounting import Meter
-from .blocks.base import Block, Reader, StepFile
-from .blocks.filters import Limit
-from .blocks.readers import ReadStep
-from .client import SIMULATED
+from .blocks.base import Block
+from .blocks.readers import Reader, ReadStep
+from .blocks.writers import StepFile
 from .context import RunContext, RunSettings
-from .errors import AutoIFError, RecipeError, StopRun
-from .identity import identity, refuse_to_overwrite
-from .outputs import merge, write_json
-from .recipe import Recipe, Step
-from .simulated import simulated_teacher
-from .state import RunState, StepCounts
-
-WORK = ".work"
-
-
-class Listener(Protocol):
-    """Is told how a run goes; `progress.py` has the two that the command line uses."""
-
-    def started(self, recipe: Recipe, steps: list[Step], simulated: bool) -> None: ...
-    def note(self, text: str) -> None: ...
-    def watching(self, state: RunState) -> contextlib.AbstractContextManager[object]: ...
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run is told besides its recipe."""
-
-    start_step: str | int = 1
-    end_step: str | int | None = None
-    limit: int | None = None
-    """a trial: only so many records are read and leave step 1; a run that starts later takes the earlier file whole"""
-    overwrite: bool = False
-    """replace another recipe's results"""
-    resume: bool = True
-    """replay completions that an earlier run has paid for; False deletes them first"""
-    listener: Listener | None = None
+from .errors import AutoIFError, StopRun
+from .outputs import merge
+from .recipe import ExecutorConfig
 
 
 @dataclass
-class _Stage:
-    """Steps that one executor runs: on all tasks, or on one because a block must see the whole set."""
+class Stage:
+    """Blocks that one executor runs: on all tasks, or on one because a block must see the whole set."""
 
     tasks: int
     pipeline: list[Block] = field(default_factory=list)
 
 
-def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
-    """Runs a recipe; see `Recipe.run`."""
-    options = options or RunOptions()
-    output = recipe.output_dir
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with FileLock(output / ".lock", timeout=0):
-            return _Run(recipe, options).run()
-    except Timeout as error:
-        raise StopRun(f"another run is using {output}: wait for it, or use another --output-dir") from error
-    except OSError as error:
-        raise StopRun(f"cannot use the output directory {output}: {error}") from error
+def stages_of(blocks: Iterable[Block], tasks: int, work: Path) -> list[Stage]:
+    """The blocks in stages: with one task all stream in one; with several, a block that must see the whole set gets a
+    stage of one task, together with readers right before it. What passes between stages lies in `work`."""
+    stages = [Stage(tasks)]
+    for block in blocks:
+        here = stages[-1]
+        if tasks > 1 and block.whole_set and here.tasks > 1:
+            if all(isinstance(earlier, Reader) for earlier in here.pipeline):
+                here.tasks = 1
+            else:
+                stages.append(Stage(1))
+        elif tasks > 1 and not block.whole_set and here.tasks == 1 and not isinstance(block, StepFile):
+            stages.append(Stage(tasks))
+        stages[-1].pipeline.append(block)
+    for number, (before, after) in enumerate(itertools.pairwise(stages)):
+        before.pipeline.append(StepFile("stage.jsonl", visible=False))
+        after.pipeline.insert(0, ReadStep(str(work / f"after-{number}.jsonl"), visible=False))
+    return stages
 
 
-class _Run:
-    def __init__(self, recipe: Recipe, options: RunOptions) -> None:
-        self.recipe = recipe
-        self.options = options
-        self.output = recipe.output_dir
-        self.work = self.output / WORK
-        first = recipe.step_number(options.start_step)
-        last = recipe.step_number(options.end_step) if options.end_step is not None else len(recipe.steps)
-        if first > last:
-            raise RecipeError(f"--start-step {options.start_step} comes after --end-step {options.end_step}")
-        if options.limit is not None and options.limit < 1:
-            raise RecipeError(f"--limit must be at least 1, got {options.limit}")
-        self.steps = list(recipe.steps[first - 1 : last])
-        self.began = time.time()
-        self.identity = identity(recipe)
+def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, logs: Path) -> None:
+    """Runs the stages one after another, each as a datatrove pipeline; their parts are left below `settings.work_dir`.
 
-    def run(self) -> dict[str, Any]:
-        earlier = RunState.earlier(self.output) or {}
-        self._check_before(earlier)
-        models = self._models_used()
-        simulated = any(self.recipe.models[name].base_url == SIMULATED for name in models)
-        shutil.rmtree(self.work, ignore_errors=True)
-        listener = self.options.listener
-        if listener:
-            listener.started(self.recipe, self.steps, simulated)
-        state = RunState(self.work, self.steps)
+    Raises:
+        StopRun: the run cannot go on.
+    """
+    work = Path(settings.work_dir)
+    for number, stage in enumerate(stages):
+        folder = work / f"stage-{number}"
+        context = RunContext(replace(settings, work_dir=str(folder)))
+        for block in stage.pipeline:
+            block.bind(block.step, block.position, context)
+        executor = _Local(
+            pipeline=[*stage.pipeline, RunScope(context)],
+            tasks=stage.tasks,
+            workers=min(stage.tasks, config.workers),
+            skip_completed=False,
+            logging_dir=str(logs),
+        )
         try:
-            with contextlib.ExitStack() as stack:
-                urls: dict[str, str] = {}
-                if simulated:
-                    url = stack.enter_context(simulated_teacher(self.output / "logs" / "teacher.log"))
-                    urls = {name: url for name in models if self.recipe.models[name].base_url == SIMULATED}
-                if listener:
-                    stack.enter_context(listener.watching(state))
-                self._run_stages(urls)
-            counts = state.read()
-            self._finish_files(counts, earlier)
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt)
-            self._write_run_json("stopped" if stopped else "failed", state.read(), "" if stopped else str(error))
+            executor.run()
+        except AutoIFError:
             raise
-        result = self._write_run_json("completed", counts)
-        shutil.rmtree(self.work, ignore_errors=True)
-        return result
-
-    # Before a request is sent
-
-    def _check_before(self, earlier: dict[str, Any]) -> None:
-        if not self.options.overwrite and self._files_of(earlier):
-            refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit)
-        first = self.steps[0].number
-        if first > 1 and not (before := self.output / self.recipe.steps[first - 2].file).is_file():
-            raise RecipeError(
-                f"step {first} '{self.steps[0].name}' reads {before}, which is not there: "
-                f"run step {first - 1} '{self.recipe.steps[first - 2].name}' first"
-            )
-        for name in self._models_used():
-            if missing := self.recipe.models[name].missing_key():
-                raise RecipeError(f"model '{name}' takes its key from the environment variable {missing}: export it")
-        if not self.options.resume:
-            self._delete_cache()
-
-    def _delete_cache(self) -> None:
-        files = sorted(self.recipe.cache_dir.glob("completions.sqlite*"))
-        size = sum(path.stat().st_size for path in files)
-        for path in files:
-            path.unlink()
-        if self.options.listener:
-            told = (
-                f"deleted the completions in {self.recipe.cache_dir} ({size / 1e6:.1f} MB)"
-                if files
-                else "no cache to delete"
-            )
-            self.options.listener.note(f"--no-resume: {told}")
-
-    def _files_of(self, earlier: dict[str, Any]) -> list[Path]:
-        """The step files of an earlier run that this one would replace or outdate, as they are there now."""
-        first = self.steps[0].number
-        steps = [step for step in earlier.get("steps", []) if step["number"] >= first]
-        names = [
-            name for step in steps for name in (step["file"], f"dropped/{step['file']}", f"discarded/{step['file']}")
-        ]
-        return [self.output / name for name in names if (self.output / name).is_file()]
-
-    def _models_used(self) -> list[str]:
-        blocks = [spec.build() for step in self.steps for spec in step.blocks]
-        return sorted({block.model for block in blocks if hasattr(block, "model")})
-
-    # The run itself
-
-    def _run_stages(self, urls: dict[str, str]) -> None:
-        stages = self._stages()
-        for number, stage in enumerate(stages):
-            folder = self.work / f"stage-{number}"
-            settings = RunSettings(
-                work_dir=str(folder), cache_dir=str(self.recipe.cache_dir), seed=self.recipe.seed,
-                models=self.recipe.models, base_urls=urls, sandbox=self.recipe.sandbox,
-                flush_interval=self.recipe.flush_interval,
-            )  # fmt: skip
-            context = RunContext(settings)
-            for block in stage.pipeline:
-                block.bind(block.step, block.position, context)
-            executor = _Local(
-                pipeline=[*stage.pipeline, RunScope(context)], tasks=stage.tasks,
-                workers=min(stage.tasks, self.recipe.executor.workers), skip_completed=False,
-                logging_dir=str(self.output / "logs"),
-            )  # fmt: skip
-            try:
-                executor.run()
-            except AutoIFError:
-                raise
-            except Exception as error:
-                logs = self.output / "logs"
-                raise StopRun(
-                    f"{type(error).__name__}: {error} (not foreseen: see {logs} for the traceback)"
-                ) from error
-            if number < len(stages) - 1:
-                merge(folder.glob("*/stage.jsonl"), self.work / f"after-{number}.jsonl")
-
-    def _stages(self) -> list[_Stage]:
-        """The blocks in stages: with one task all stream in one; with several, a block that must see the whole set
-        gets a stage of one task, together with readers right before it."""
-        tasks = self.recipe.executor.tasks
-        stages = [_Stage(tasks)]
-        for block in self._blocks():
-            here = stages[-1]
-            if tasks > 1 and block.whole_set and here.tasks > 1:
-                if all(isinstance(earlier, Reader) for earlier in here.pipeline):
-                    here.tasks = 1
-                else:
-                    stages.append(_Stage(1))
-            elif tasks > 1 and not block.whole_set and here.tasks == 1 and not isinstance(block, StepFile):
-                stages.append(_Stage(tasks))
-            stages[-1].pipeline.append(block)
-        for number, (before, after) in enumerate(itertools.pairwise(stages)):
-            before.pipeline.append(StepFile("stage.jsonl", visible=False))
-            after.pipeline.insert(0, ReadStep(str(self.work / f"after-{number}.jsonl"), visible=False))
-        return stages
-
-    def _blocks(self) -> Iterator[Block]:
-        """Fresh blocks in order, each knowing its place, a file behind every step."""
-        first = self.steps[0].number
-        for step in self.steps:
-            chain = [spec.build() for spec in step.blocks]
-            if step is self.steps[0] and first > 1:
-                chain.insert(0, ReadStep(str(self.output / self.recipe.steps[first - 2].file)))
-            if self.options.limit is not None and step.number == 1:
-                for block in chain:
-                    if isinstance(block, Reader):
-                        block.limit = self.options.limit
-                # Before what the step writes beside its records, so that this is limited too.
-                writers = sum(1 for _ in itertools.takewhile(lambda block: block.kind == "writer", reversed(chain)))
-                chain.insert(len(chain) - writers, Limit(self.options.limit))
-            for position, block in enumerate([*chain, StepFile(step.file)]):
-                block.step, block.position = step.name, position
-                yield block
-
-    # After the last record
-
-    def _finish_files(self, counts: list[StepCounts], earlier: dict[str, Any]) -> None:
-        files = {str(path.relative_to(part)) for part in self.work.glob("stage-*/*/") for path in _files(part)}
-        rows = {
-            file: merge(self.work.glob(f"stage-*/*/{file}"), self.output / file)
-            for file in sorted(files - {"stage.jsonl"})
-        }
-        stale = [self.output / "discarded" / step.file for step in self.steps]
-        for path in [*stale, *(self._files_of(earlier) if self.options.overwrite else [])]:
-            if str(path.relative_to(self.output)) not in rows:
-                path.unlink(missing_ok=True)
-        for before, after in itertools.pairwise(counts):
-            if before.whole.given != after.whole.taken:
-                raise AutoIFError(
-                    f"step '{before.name}' gave {before.whole.given} records, '{after.name}' took {after.whole.taken}"
-                )
-        for step in counts:
-            written, logged = rows.get(step.file, 0), rows.get(f"dropped/{step.file}", 0)
-            whole, dropped = step.whole, step.whole.dropped.total()
-            if not step.balanced or written != whole.given or logged != dropped:
-                raise AutoIFError(
-                    f"step '{step.name}': the counts do not add up: in {whole.taken} + created {whole.created}, "
-                    f"out {whole.given} ({written} in the file), dropped {dropped} ({logged} logged). "
-                    "This is a bug in a block: it lost or made up a record"
-                )
-
-    def _write_run_json(self, state: str, counts: list[StepCounts], failure: str = "") -> dict[str, Any]:
-        totals = Meter()
-        for step in counts:
-            totals.add(step.whole)
-        money = ("requests", "retries", "completions", "hits", "prompt_tokens", "completion_tokens", "cost")
-        result = {
-            "state": state, **({"failure": failure} if failure else {}),
-            "recipe": {"name": self.recipe.name, "path": str(self.recipe.path), "data": self.recipe.data},
-            "identity": self.identity, "seed": self.recipe.seed,
-            "start_step": self.steps[0].name, "end_step": self.steps[-1].name, "limit": self.options.limit,
-            "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - self.began, 2),
-            "records": counts[-1].whole.given if counts else 0,
-            "totals": {key: value for key, value in totals.to_dict().items() if key in money},
-            "steps": self._with_earlier_steps([step.to_dict() for step in counts]),
-            "versions": {
-                "autoif-blocks": version("autoif-blocks"), "datatrove": version("datatrove"),
-                "python": platform.python_version(),
-            },
-        }  # fmt: skip
-        write_json(self.output / "run.json", result)
-        return result
-
-    def _with_earlier_steps(self, ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """A run of steps 4-10 keeps what an earlier one of the same recipe noted of steps 1-3."""
-        earlier = RunState.earlier(self.output) or {}
-        names = {step["name"] for step in ours}
-        rest = [step for step in earlier.get("steps", []) if step["name"] not in names]
-        if self.options.overwrite:
-            rest = [step for step in rest if step["number"] < self.steps[0].number]
-        return sorted(rest + ours, key=lambda step: int(step["number"]))
+        except Exception as error:
+            raise StopRun(f"{type(error).__name__}: {error} (not foreseen: {logs} has the traceback)") from error
+        if number < len(stages) - 1:
+            merge(folder.glob("*/stage.jsonl"), work / f"after-{number}.jsonl")
 
 
 class RunScope(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
@@ -324,13 +105,15 @@ class RunScope(PipelineStep):  # type: ignore[misc]  # datatrove has no type hin
 class _Local(LocalPipelineExecutor):  # type: ignore[misc]
     """datatrove's local executor with its log lines in log files only: the terminal belongs to the progress view."""
 
+    pipeline: list[PipelineStep]
+
     def run(self) -> PipelineStats | None:
-        with self._stderr_in("run"):
+        with self._stderr_in("run", restore=True):
             if self.workers > 1:
                 return super().run()
             # datatrove would start a manager process even here, and a kill -9 of this one would leave it behind.
             self.save_executor_as_json()
-            pipeline = self.pipeline
+            pipeline = self.pipeline  # each task runs a copy, as datatrove does it
             for rank in range(self.tasks):
                 self.pipeline = deepcopy(pipeline)
                 self._run_for_rank(rank)
@@ -341,7 +124,7 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
             return super()._run_for_rank(rank, local_rank, node_rank)
 
     @contextlib.contextmanager
-    def _stderr_in(self, name: str) -> Iterator[None]:
+    def _stderr_in(self, name: str, restore: bool = False) -> Iterator[None]:
         path = Path(self.logging_dir.path) / f"{name}.stderr.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file, contextlib.redirect_stderr(file):
@@ -349,8 +132,5 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
                 yield
             finally:
                 logger.remove()  # datatrove has added a handler that holds this file
-        logger.add(sys.stderr)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+        if restore:
+            logger.add(sys.stderr)

@@ -1,66 +1,82 @@
 """What models write, read leniently: reasoning is cut off, JSON is found wherever it stands, numbers however dressed.
 
 Nothing here raises on bad text: `None` (or an empty list) means "not there", and the block that asked names the reason.
+Nothing here takes long on hostile text either: it is read on the event loop, where every request would wait for it.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
+import textwrap
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-_THINK = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_THINK_TAIL = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
-_THINK_OPEN = re.compile(r"\A\s*<(?:think|thinking|reasoning)>", re.IGNORECASE)
-_FENCE = re.compile(r"```[ \t]*([A-Za-z0-9_+-]*)[ \t]*\r?\n(.*?)```", re.DOTALL)
-_BULLET = re.compile(r"\A(?:[-*•+]|\(?\d{1,3}[.):]|\[\d{1,3}\])(?:\s+|\Z)")
-# `9`, `8.5`, `8/10`, `**9**`, but not the 10 of "out of 10" and not a part of `v2.1`, a date or a longer number.
-_NUMBER = re.compile(r"(?<![\w.,/-])([+-]?\d+(?:[.,]\d+)?)(?![\w%]|[.,]\d)")
-_LABELLED = re.compile(
-    r"\b(?:score|rating|grade|rate)\b[^\d+\-\n]{0,40}?([+-]?\d+(?:[.,]\d+)?)(?![\w%]|[.,]\d)", re.IGNORECASE
-)
-_OUT_OF = re.compile(r"([+-]?\d+(?:[.,]\d+)?)\s*(?:/|out\s+of)\s*\d+", re.IGNORECASE)
+_THINK_TAG = r"(think|thinking|thought|reasoning)"
+_THINK = re.compile(rf"\s*(?:<{_THINK_TAG}>|\[THINK\])", re.IGNORECASE)
+_THINK_END = re.compile(rf"</{_THINK_TAG}>|\[/THINK\]", re.IGNORECASE)
+_FENCE = re.compile(r"(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*\Z")
+_BULLET = re.compile(r"(?:[-*•–+]|\(?\d{1,3}[.):]|\[\d{1,3}\])(?:\s+|\Z)|\d{1,3}[.)、](?=[^\W\d])|[•-](?=[^\W\d])")
+_NUMBER = r"([+-]?\d++(?:[.,]\d++)?)(?![\w%]|[.,]\d|[-–]\d)"  # not part of a word, a longer number or a range
+_NO_RANGE = r"(?!\s?(?:[-–]|to)\s?\d)"
+_SCORES = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # `Score: 8/10`, `**Score**: 9`, `"score": 7`, the number perhaps on the next line
+        rf"\b(?:score|rating|grade)\b[^\w\n]{{0,6}}?[:=：]\s{{0,3}}[*_`\"'(\[]{{0,3}}{_NUMBER}",
+        # `the score is 8`, `I rate it 7`, but neither `the score out of 10` nor `score (0 to 10)`
+        rf"\b(?:score|rating|grade|rate)\b(?:(?!out\s)[^\d+\-\n]){{0,40}}?{_NUMBER}{_NO_RANGE}",
+        # `8/10`, `8 out of 10`
+        r"(?<![\d.,/])([+-]?\d++(?:[.,]\d++)?)\s{0,3}(?:/|out\s+of)\s{0,3}\d",
+        # a number alone
+        rf"(?<![\w.,/-])(?<!out of ){_NUMBER}{_NO_RANGE}",
+    )
+]
 _OPENING = re.compile(r"[{\[]")
 _SCAN_LIMIT = 200_000  # characters of a completion that are searched for JSON amid prose,
-_SCAN_TRIES = 200  # and places tried: hostile nesting must not cost quadratic time
+_SCAN_TRIES = 200  # places where it may begin,
+_SCAN_WORK = 1_000_000  # and characters read in all of those: hostile nesting must not cost quadratic time
+_PYTHON_LIMIT = 50_000
+_WARNINGS = threading.Lock()
 
 
 def strip_reasoning(text: str) -> str:
     """The answer without the `<think>…</think>` before it; empty if the thinking was never closed."""
-    if match := _THINK.match(text):
-        return strip_reasoning(text[match.end() :])
-    if _THINK_OPEN.match(text):
-        return ""
+    begin = 0
+    while opening := _THINK.match(text, begin):
+        tag = f"</{opening[1]}>" if opening[1] else "[/THINK]"
+        closing = re.compile(re.escape(tag), re.IGNORECASE).search(text, opening.end())
+        if closing is None:
+            return ""
+        begin = closing.end()
     # Some chat templates put the opening tag into the prompt, so that only the closing one comes back.
-    if "<think" not in text.lower() and (match := _THINK_TAIL.match(text)):
-        text = text[match.end() :]
-    return text.strip()
+    if begin == 0 and (closing := _THINK_END.search(text)):
+        opened = f"<{closing[1]}" if closing[1] else "[THINK"
+        if opened.casefold() not in text[: closing.start()].casefold():
+            begin = closing.end()
+    return text[begin:].strip()
 
 
 def find_json(text: str) -> Iterator[Any]:
-    """Every JSON object or array that stands in the text, fenced, bare or amid prose, the likeliest first.
+    """JSON objects and arrays in the text, fenced, bare or amid prose, the likeliest first.
 
-    Raw line breaks within strings, which models like to write, are accepted.
+    Raw line breaks within strings are accepted, and at last Python's spelling: 'single quotes', True, a final comma.
     """
     text = strip_reasoning(text)
-    candidates = [body for tag, body in _FENCE.findall(text) if tag.lower() in ("", "json", "json5", "jsonc")]
-    for candidate in [text, *candidates]:
-        value = _loads(candidate)
-        if isinstance(value, (dict, list)):
-            yield value
-            return
-    decoder = json.JSONDecoder(strict=False)
-    position = 0
-    scanned = text[:_SCAN_LIMIT]
-    for _ in range(_SCAN_TRIES):
-        if (match := _OPENING.search(scanned, position)) is None:
-            return
-        try:
-            value, position = decoder.raw_decode(scanned, match.start())
-            yield value
-        except (ValueError, RecursionError):
-            position = match.start() + 1
+    fenced = [body for tag, body in _fenced(text) if tag.casefold() in ("", "json", "json5", "jsonc")]
+    candidates = [text, *fenced]
+    whole = [value for value in map(_loads, candidates) if isinstance(value, (dict, list))]
+    yield from whole or _scan(text[:_SCAN_LIMIT])
+    if not whole:
+        begin, end = text.find("{"), text.rfind("}") + 1
+        for candidate in [*fenced, text[begin:end] if begin >= 0 else ""]:
+            value = _python_literal(candidate.strip()) if candidate else None
+            if isinstance(value, (dict, list)):
+                yield value
 
 
 def find_object(text: str, *keys: str) -> dict[str, Any] | None:
@@ -72,24 +88,97 @@ def find_object(text: str, *keys: str) -> dict[str, Any] | None:
     return None
 
 
+def _finite(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits[:20]} is no number that JSON can hold")
+    return value
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=_finite)
+
+
+def _scan(text: str) -> Iterator[Any]:
+    position = read = 0
+    for _ in range(_SCAN_TRIES):
+        if read > _SCAN_WORK or (match := _OPENING.search(text, position)) is None:
+            return
+        begin = match.start()
+        try:
+            value, position = _DECODER.raw_decode(text, begin)
+            yield _whole_characters(value)
+        except json.JSONDecodeError as error:
+            read += max(0, error.pos - begin)
+            position = begin + 1
+        except (ValueError, RecursionError):
+            position = begin + 1
+
+
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text.strip(), strict=False)
+        return _whole_characters(_DECODER.decode(text.strip()))
     except (ValueError, RecursionError):
         return None
+
+
+def _whole_characters(value: Any) -> Any:
+    """The value with `?` for lone surrogates, which JSON can escape and no file and few servers take."""
+    plain = json.dumps(value)
+    if "\\ud" not in plain:
+        return value
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+class _JsonNames(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        names = {"true": True, "false": False, "null": None}
+        return ast.Constant(names[node.id]) if node.id in names else node
+
+
+def _python_literal(text: str) -> Any:
+    """The value of a Python literal, as far as JSON has the like."""
+    if len(text) > _PYTHON_LIMIT or text[:1] not in ("{", "["):
+        return None
+    try:
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text, mode="eval")
+        return json.loads(json.dumps(ast.literal_eval(_JsonNames().visit(tree).body), allow_nan=False))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, OverflowError):
+        return None
+
+
+def _fenced(text: str) -> list[tuple[str, str]]:
+    """The fenced blocks, as (language, body). A last one that is never closed counts too: models forget that."""
+    blocks: list[tuple[str, str]] = []
+    fence = tag = ""
+    lines: list[str] = []
+    for line in text.splitlines(keepends=True):
+        bare = line.strip()
+        if not fence:
+            if match := _FENCE.match(bare):
+                fence, tag, lines = match[1], match[2], []
+        elif bare.endswith(fence):
+            blocks.append((tag, "".join(lines) + bare[: -len(fence)]))
+            fence = ""
+        else:
+            lines.append(line)
+    return [*blocks, (tag, "".join(lines))] if fence else blocks
 
 
 def find_code(text: str) -> str:
     """The code of a completion: the longest fenced block, or the whole text where nothing is fenced."""
     text = strip_reasoning(text)
-    blocks = [body for _, body in _FENCE.findall(text)]
+    blocks = [body for _, body in _fenced(text)]
     return max(blocks, key=len).strip("\n") if blocks else text
 
 
 def compiles(code: str) -> bool:
     """Whether the code is Python. Compiling does not run it."""
     try:
-        compile(code, "<function>", "exec", dont_inherit=True)
+        # Models write "\d" in plain strings. The warning is for their eyes, not for ours; as an error it would count.
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(code, "<function>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return False
     return True
@@ -98,15 +187,22 @@ def compiles(code: str) -> bool:
 def repair_code(code: str) -> str | None:
     """Code as Python can compile it, or None. Sound code is returned untouched.
 
-    Only what does not compile is repaired: fences around it are taken off, and line breaks that were escaped twice
-    (`\\\\n` in JSON) are put back. Replacing them everywhere would break the string literals of sound code.
+    Only what does not compile is repaired: fences around it are taken off, an indentation that all lines share is too,
+    and what was escaped twice (`\\\\n` in JSON) is read once more. Replacing `\\n` everywhere would break the string
+    literals of sound code.
     """
     if compiles(code):
         return code
-    for candidate in (find_code(code), code.replace("\\r\\n", "\n").replace("\\n", "\n").replace("\\t", "\t")):
+    bare = find_code(code)
+    for candidate in (bare, textwrap.dedent(bare), *_unescaped(bare), *map(find_code, _unescaped(code))):
         if candidate != code and compiles(candidate):
             return candidate
     return None
+
+
+def _unescaped(code: str) -> list[str]:
+    again = [text for text in _loads(f'["{code}"]') or () if isinstance(text, str)]
+    return [*again, code.replace("\\r\\n", "\n").replace("\\n", "\n").replace("\\t", "\t")]
 
 
 def find_lines(text: str) -> list[str]:
@@ -117,7 +213,20 @@ def find_lines(text: str) -> list[str]:
     lines = [line.strip() for line in strip_reasoning(text).splitlines()]
     bulleted = [line for line in lines if _BULLET.match(line)]
     items = (_BULLET.sub("", line, count=1) for line in bulleted or lines if not line.startswith("```"))
-    return [item for item in (item.strip().strip("*").strip().strip('"“”').strip() for item in items) if item]
+    return [item for item in map(unwrap, items) if any(map(str.isalnum, item))]
+
+
+def unwrap(text: str) -> str:
+    """The text without the quotes or the emphasis that stand around the whole of it."""
+    while True:
+        text = text.strip()
+        for mark, end in (("**", "**"), ("*", "*"), ('"', '"'), ("“", "”")):
+            inner = text[len(mark) : -len(end)]
+            if text == mark + inner + end and inner and mark not in inner and end not in inner:
+                text = inner
+                break
+        else:
+            return text
 
 
 def find_number(text: str, low: float, high: float) -> float | None:
@@ -127,7 +236,7 @@ def find_number(text: str, low: float, high: float) -> float | None:
     since judges reason first. A number outside [low, high] is no score.
     """
     text = strip_reasoning(text)
-    for pattern in (_LABELLED, _OUT_OF, _NUMBER):
+    for pattern in _SCORES:
         for match in reversed(pattern.findall(text)):
             if low <= (value := float(match.replace(",", "."))) <= high:
                 return value
@@ -137,16 +246,20 @@ def find_number(text: str, low: float, high: float) -> float | None:
 def find_label(text: str, labels: Sequence[str]) -> str | None:
     """The one label that the answer names, whatever its case and dressing; None if it names none or several.
 
-    A JSON answer and an answer of several words work; where several are named, the first line's or the last word's
-    counts if it is alone there.
+    Where several are named, the first or the last line counts if it names one alone. `not neutral` names nothing.
     """
     text = strip_reasoning(text).casefold()
     lines = [line for line in text.splitlines() if line.strip()]
     for part in [text, *lines[:1], *lines[-1:]]:
-        named = [label for label in labels if re.search(rf"(?<!\w){re.escape(label.casefold())}(?!\w)", part)]
+        named = [label for label in labels if _names(part, label)]
         if len(named) == 1:
             return named[0]
     return None
+
+
+def _names(text: str, label: str) -> bool:
+    word = re.escape(label.casefold())
+    return re.search(rf"(?<!\w)(?<!not )(?<!not an )(?<!not a )(?<!no )(?<!non-){word}(?!\w)", text) is not None
 
 
 def to_bool(value: object) -> bool | None:

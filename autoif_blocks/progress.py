@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .accounting import Meter
-from .executors import RunOptions
 from .recipe import Recipe, Step
+from .run import RunOptions
 from .state import RunState, StepCounts
 
 PLAIN_INTERVAL = 5.0  # seconds between two lines where there is no terminal

@@ -21,7 +21,7 @@ from .sandbox import SandboxConfig
 from .source import Source, Where, read
 
 if TYPE_CHECKING:
-    from .executors import RunOptions
+    from .run import RunOptions
 
 # A step's name is a file's name and a word of the command line, where digits alone are a step's number.
 _NAME = re.compile(r"\A(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
@@ -119,7 +119,7 @@ class Recipe:
             RecipeError: something the run needs is missing, or the output directory holds another recipe's results.
             StopRun: the run cannot go on.
         """
-        from .executors import run
+        from .run import run
 
         return run(self, options)
 
@@ -293,8 +293,8 @@ class _Check:
         name = config.get("block")
         if not isinstance(name, str):
             typo = next((key for key in config if nearest(key, ["block", "blocks"], "keys").startswith("did")), None)
-            hint = f"'{typo}' is not it" if typo and typo != "block" else "`autoif blocks` lists them"
-            self.source.add(where, step, f"a step needs a 'block' with a block's name (or a list of 'blocks'): {hint}")
+            hint = f"is '{typo}' meant to be it?" if typo and typo != "block" else "`autoif blocks` lists them"
+            self.source.add(where, step, f"a step needs a 'block' (or a list of 'blocks'): {hint}")
             return _Placed(step, where, "")
         title = re.split("[.:]", name)[-1]
         try:
@@ -335,7 +335,7 @@ class _Check:
         except FileNotFoundError:
             self.source.add(where, step, f"there is no file {path}: paths are relative to the recipe")
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
-            self.source.add(where, step, f"cannot read {shown(str(path))}: {getattr(error, 'strerror', None) or error}")
+            self.source.add(where, step, f"cannot read {shown(value)}: {getattr(error, 'strerror', None) or error}")
         return _UNREADABLE if not named else str(path)
 
     def _known_model(self, model: str, step: str, where: Where) -> None:
@@ -398,9 +398,8 @@ class _Check:
                 continue
             for name in sorted(set(block.reads) - fields):
                 hint = self._hint(name, fields, placed[index + 1 :], lost)
-                self.source.add(
-                    here.where, here.step, f"{here.title} reads '{name}', which no earlier step writes; {hint}"
-                )
+                where = _naming(name, here.spec.options if here.spec else {}, here.where)
+                self.source.add(where, here.step, f"{here.title} reads '{name}', which no earlier step writes; {hint}")
             before = fields | set(block.reads)
             try:
                 fields = None if block.kind == "datatrove" and is_reader else frozenset(block.fields_after(before))
@@ -429,6 +428,18 @@ def _path(text: str) -> Path:
         return Path(text)
 
 
+def _naming(field: str, options: Mapping[str, Any], where: Where) -> Where:
+    """The option that names a field, alone, in a list or in a template; else the whole block."""
+    word = re.compile(rf"\b{re.escape(field)}\b")
+    for option, value in options.items():
+        if any(isinstance(text, str) and word.search(text) for text in (value if isinstance(value, list) else [value])):
+            return (*where, option)
+    return where
+
+
 def _pointing(error: BaseException, options: Mapping[str, Any], where: Where) -> Where:
-    """The first option that an error message names, so that its line can be told; else the whole block."""
-    return next(((*where, word) for word in re.findall(r"\w+", str(error)) if word in options), where)
+    """The option that an error message names first, or whose value it quotes; else the whole block."""
+    said = str(error)
+    named = [word for word in re.findall(r"\w+", said) if word in options]
+    quoted = [option for option, value in options.items() if said.endswith((f" {value!r}", f" '{value}'"))]
+    return next(((*where, option) for option in named + quoted), where)

@@ -89,9 +89,12 @@ def to_line(row: Mapping[str, Any]) -> bytes:
 
     Raises:
         TypeError: a value has no JSON form.
-        ValueError: a number is NaN or infinite, or the structure contains itself.
+        ValueError: a number is NaN or infinite, or the structure is too deep or contains itself.
     """
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    except RecursionError as error:
+        raise ValueError("nested too deeply for JSON") from error
     return text.encode("utf-8", "replace") + b"\n"
 
 

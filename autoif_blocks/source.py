@@ -47,7 +47,7 @@ _ADVICE: list[tuple[str, str, bool]] = [
     (r"could not find expected ':'", "a key without its ':'; or a text that needs quotes, or indentation", True),
     (r"found unexpected end of stream", "a quote that is never closed", True),
     (r"found unexpected document separator", "a quote that is never closed", True),
-    (r"expected ',' or", "a bracket that is never closed, or a comma left out", True),
+    (r"expected ',' or", "between brackets: one is not closed, a comma is left out, or a ${…} needs quotes", True),
     (r"expected <block end>", "this does not continue the line above: mend the indentation, or quote the value", False),
     (r"expected a comment or a line break", "put a value that begins with > or | in quotes", False),
     (r"found unknown escape", r"in double quotes a \ begins an escape: write \\, or use single quotes", False),
@@ -335,11 +335,13 @@ def _override(source: Source, override: str) -> None:
 
 def _complain(source: Source, path: str, message: str) -> None:
     # The value stays out of it: it may be a key.
-    source.problems.append(Problem(source.file, 0, "", f"--set {path}: {message}"))
+    source.problems.append(Problem(source.file, 0, "", f"--set {path or '(nothing)'}: {message}"))
 
 
 def _typed(text: str, source: Source, where: Where) -> Any:
     """A value as typed in a shell: YAML for numbers, `[a, b]`, `{a: b}` and quoted text, otherwise text as it is."""
+    if text.lstrip().startswith(("{{", "{%")):
+        return text  # a template
     try:
         node = _Loader(text).get_single_node()
     except (yaml.YAMLError, ValueError, OverflowError):  # `> 8`, `*.txt`, `say "x": …`

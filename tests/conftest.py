@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from autoif_blocks.executors import RunOptions
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.run import RunOptions
 
 ROOT = Path(__file__).parent.parent
 Reply = str | list[str] | int

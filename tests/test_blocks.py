@@ -180,7 +180,7 @@ def test_any_function_agrees_is_expressible(bench: Bench) -> None:
 def test_hostile_functions_neither_hang_nor_fail_a_run(bench: Bench) -> None:
     """Pitfalls 3 and 4: each bad function is the only one that suffers."""
     hostile = [
-        "def evaluate(response):\n    while True:\n        try:\n            pass\n        except BaseException:\n            pass",
+        "def evaluate(response):\n  while True:\n    try:\n      1 / 0\n    except BaseException:\n      0",
         "import re\ndef evaluate(response):\n    return re.match(r'(a+)+$', 'a' * 60 + 'b')",
         "import os\ndef evaluate(response):\n    os._exit(0)",
         "def evaluate(response):\n    return len('x' * 10**11)",

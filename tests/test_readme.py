@@ -36,7 +36,8 @@ def test_every_command_of_the_readme_works(command: str, tmp_path: Path, model: 
         arguments = [model.url if argument.startswith("http") else argument for argument in arguments]
         arguments += ["--limit", "2", "--end-step", "1", "--output-dir", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "autoif_blocks", *arguments], cwd=ROOT, text=True, capture_output=True, check=False, timeout=60
+        [sys.executable, "-m", "autoif_blocks", *arguments], cwd=ROOT, text=True, capture_output=True, check=False,
+        timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

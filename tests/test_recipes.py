@@ -8,8 +8,8 @@ import pytest
 import yaml
 from conftest import ROOT, rows
 
-from autoif_blocks.executors import RunOptions
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.run import RunOptions
 
 RECIPES = sorted((ROOT / "pipelines").glob("*.yaml"))
 SMALL = [
@@ -63,7 +63,8 @@ def test_the_classic_variant_has_the_scripts_thresholds() -> None:
 def test_the_ten_steps_have_their_files() -> None:
     recipe = Recipe.load(ROOT / "autoif.yaml")
     assert [step.file for step in recipe.steps] == [
-        "augment_instructions.jsonl", "verification_funcs_cases.jsonl", "cross_validation.jsonl", "backtranslator.jsonl",
+        "augment_instructions.jsonl", "verification_funcs_cases.jsonl",
+        "cross_validation.jsonl", "backtranslator.jsonl",
         "backtranslator_filter.jsonl", "sharegpt_query.jsonl", "query_verification.jsonl", "score_quality.jsonl",
         "score_filter.jsonl", "sft_data.jsonl",
     ]  # fmt: skip

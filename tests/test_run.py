@@ -18,8 +18,8 @@ from conftest import ROOT, Bench, rows
 
 from autoif_blocks import AutoIF, Block, Record
 from autoif_blocks.errors import AutoIFError, ModelUnavailable, RecipeError, StopRun
-from autoif_blocks.executors import RunOptions
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.run import RunOptions
 
 AUTOIF = ROOT / "autoif.yaml"
 SMALL = ["--set", "steps.augment_instructions.self_instruct.n=4", "--limit", "12"]
@@ -29,8 +29,8 @@ QUERIES = [{"query": f"q{n}"} for n in range(20)]
 
 def autoif(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "autoif_blocks", *map(str, arguments)], cwd=cwd, text=True, capture_output=True, timeout=120,
-        env={**os.environ, **environment}, check=False,
+        [sys.executable, "-m", "autoif_blocks", *map(str, arguments)], cwd=cwd, text=True, capture_output=True,
+        timeout=120, env={**os.environ, **environment}, check=False,
     )  # fmt: skip
 
 
@@ -322,7 +322,10 @@ def forget_custom_blocks() -> Iterator[None]:
 
 
 def test_a_crash_of_a_custom_block_costs_its_record_only(bench: Bench) -> None:
-    body = "class Mine(Filter):\n    reads = ('query',)\n    def reject(self, record):\n        return 1 / (record['query'] != 'q3') and None"
+    body = (
+        "class Mine(Filter):\n    reads = ('query',)\n    def reject(self, record):\n"
+        "        return 1 / (record['query'] != 'q3') and None"
+    )
     assert len(bench.run(custom(bench, body), QUERIES)) == 19
     (row,) = bench.dropped("mine")
     assert (row["reason"], row["detail"]) == ("error", "ZeroDivisionError: division by zero")
@@ -353,7 +356,7 @@ def test_a_block_may_stop_the_run(bench: Bench) -> None:
 
 def test_a_block_that_loses_records_is_found_out(bench: Bench) -> None:
     body = "class Mine(Block):\n    def run(self, data, rank=0, world_size=1):\n        yield from list(data)[:-1]"
-    with pytest.raises(AutoIFError, match="the counts do not add up|took"):
+    with pytest.raises(AutoIFError, match=r"the counts do not add up|took"):
         bench.run(custom(bench, body), QUERIES)
 
 

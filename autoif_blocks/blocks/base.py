@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, ClassVar
 
 from datatrove.data import Document
@@ -31,7 +30,7 @@ from ..accounting import Meter
 from ..context import RunContext
 from ..errors import AutoIFError, DropRecord, StopRun
 from ..prompts import Prompt
-from ..records import Record, shard_of, to_row
+from ..records import Record
 from ..sandbox import Outcome
 from ..streaming import stream
 
@@ -170,12 +169,16 @@ class AsyncBlock(Block):
     window = 256
     """records in flight or waiting to be taken; memory is bounded by this, not by the data"""
 
+    def width(self) -> int:
+        """The window of this run."""
+        return self.window
+
     async def handle_async(self, record: Record) -> Iterable[Record]:
         """As `handle`, on the run's event loop."""
         raise NotImplementedError
 
     def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        for document, result in stream(data or (), self._work, self.live, self.window):
+        for document, result in stream(data or (), self._work, self.live, self.width()):
             yield from self.deliver(Record(document), result)
 
     async def _work(self, document: Document) -> list[Record] | Exception:
@@ -232,6 +235,10 @@ class Generator(AsyncBlock):
 
     supplies: ClassVar[Sequence[str]] = ()
     """template variables that the block itself gives to the prompt"""
+
+    def width(self) -> int:
+        # Records that are done and not yet taken fill half of the window; the other half keeps the server busy.
+        return max(self.window, 2 * self.live.settings.models[self.model].max_concurrency)
 
     def parse(self, completions: list[str], record: Record) -> Iterable[Record]:
         """The records that the completions make of this one: `record.with_(…)` or several `record.child(…)`.
@@ -321,58 +328,3 @@ class Filter(Block):
         if verdict is None:
             return [record]
         raise DropRecord(*((verdict,) if isinstance(verdict, str) else verdict))
-
-
-class Reader(Block):
-    """Brings records into the run, after passing on those that come."""
-
-    kind = "reader"
-    limit: int | None = None
-    """read only so many records (`--limit`)"""
-
-    def read(self) -> Iterable[Record]:
-        """The records, each task all of them: sharding is done here, by id."""
-        raise NotImplementedError(f"{type(self).__name__} must define read()")
-
-    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        for document in data or ():
-            self.meter.taken += 1
-            self.meter.given += 1
-            yield document
-        for record in islice(self.read(), self.limit):
-            if world_size == 1 or shard_of(record.id, world_size) == rank:
-                self._count_read()
-                self.meter.given += 1
-                yield record.document
-
-    def _count_read(self) -> None:
-        self.meter.created += 1
-
-
-class StepFile(Block):
-    """Writes what survived a step to its file; the recipe puts one behind every step.
-
-    Args:
-        file: relative to the output directory.
-        visible: False for what passes from one stage to the next: no step's counts or logs show it.
-    """
-
-    kind = "writer"
-
-    def __init__(self, file: str, visible: bool = True) -> None:
-        super().__init__()
-        self.file = file
-        self.visible = visible
-
-    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        self.live.touch(self.file)
-        if self.visible:
-            self.live.touch(f"dropped/{self.step}.jsonl")
-        yield from super().run(data, rank, world_size)
-
-    def handle(self, record: Record) -> Iterable[Record]:
-        try:
-            self.live.write(self.file, to_row(record))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise DropRecord("not_json", f"{type(error).__name__}: {error}") from error
-        return [record]

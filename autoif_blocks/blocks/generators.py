@@ -67,7 +67,7 @@ class SelfInstruct(Generator):
             raise StopRun(f"step '{self.step}': no seed instruction came, so there is nothing to learn from")
         self._shown = sorted(str(seed[self.field]) for seed in seeds.values())
         known = {key: seed.id for key, seed in seeds.items()}
-        for number, lines in stream(range(self.n), self._sample, self.live, self.window, ordered=True):
+        for number, lines in stream(range(self.n), self._sample, self.live, self.width(), ordered=True):
             if isinstance(lines, Exception):
                 self.discard(Record.new("sample", number), *self._reason(lines))
                 continue

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datatrove.data import Document
+
 from ..errors import StopRun
 from ..parsing import find_lines
-from ..records import Record, content_hash, from_row
-from .base import Reader
+from ..records import Record, content_hash, from_row, shard_of
+from .base import Block
+
+
+class Reader(Block):
+    """Brings records into the run, after passing on those that come."""
+
+    kind = "reader"
+    limit: int | None = None
+    """read only so many records (`--limit`)"""
+
+    def read(self) -> Iterable[Record]:
+        """The records, each task all of them: sharding is done here, by id."""
+        raise NotImplementedError(f"{type(self).__name__} must define read()")
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        for document in data or ():
+            self.meter.taken += 1
+            self.meter.given += 1
+            yield document
+        for record in islice(self.read(), self.limit):
+            if world_size == 1 or shard_of(record.id, world_size) == rank:
+                self._count_read()
+                self.meter.given += 1
+                yield record.document
+
+    def _count_read(self) -> None:
+        self.meter.created += 1
 
 
 def numbered_lines(path: str) -> Iterator[tuple[int, str]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Literal
 
+from datatrove.data import Document
+
+from ..errors import DropRecord
 from ..prompts import Prompt
-from ..records import Record
+from ..records import Record, to_row
 from .base import Block
 
 
@@ -86,3 +89,32 @@ class FormatSft(Block):
             chat = [{"from": names.get(role, role), "value": text} for role, text in turns]
             return [record.only(conversations=chat, **kept)]
         return [record.only(**{self.format: [{"role": role, "content": text} for role, text in turns]}, **kept)]
+
+
+class StepFile(Block):
+    """Writes what survived a step to its file; the recipe puts one behind every step.
+
+    Args:
+        file: relative to the output directory.
+        visible: False for what passes from one stage to the next: no step's counts or logs show it.
+    """
+
+    kind = "writer"
+
+    def __init__(self, file: str, visible: bool = True) -> None:
+        super().__init__()
+        self.file = file
+        self.visible = visible
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        self.live.touch(self.file)
+        if self.visible:
+            self.live.touch(f"dropped/{self.step}.jsonl")
+        yield from super().run(data, rank, world_size)
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        try:
+            self.live.write(self.file, to_row(record))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DropRecord("not_json", f"{type(error).__name__}: {error}") from error
+        return [record]

@@ -46,12 +46,9 @@ _VERDICTS = {Outcome.TRUE: True, Outcome.TRUTHY: True, Outcome.FALSE: False, Out
 ISOLATIONS = ("auto", "full", "process")
 
 LIGHT = """
-    abc argparse array ast base64 binascii bisect calendar cmath cmd codecs collections.abc colorsys
-    contextlib copy csv dataclasses datetime decimal difflib email.utils enum fnmatch fractions functools
-    hashlib heapq hmac html html.parser io ipaddress itertools json keyword locale logging math numbers
-    operator os.path pprint queue random re reprlib shlex statistics string struct sys textwrap threading time
-    timeit token tokenize traceback types typing unicodedata urllib.parse uuid warnings weakref
-    xml.etree.ElementTree zlib zoneinfo
+    _strptime abc ast bisect collections.abc contextlib copy csv dataclasses datetime decimal difflib enum
+    fractions functools heapq html html.parser io itertools json keyword math numbers operator os random re
+    statistics string sys textwrap time traceback types typing unicodedata urllib.parse
 """
 HEAVY = ("nltk", "langdetect", "numpy")
 

@@ -1,0 +1,255 @@
+"""A run: from a checked recipe to a finished output directory, or to a clear word about why not."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from .accounting import Meter
+from .blocks.base import Block
+from .blocks.filters import Limit
+from .blocks.readers import Reader, ReadStep
+from .blocks.writers import StepFile
+from .cache import Cache
+from .client import SIMULATED
+from .context import RunSettings
+from .errors import AutoIFError, RecipeError, StopRun
+from .executors import execute, stages_of
+from .identity import identity, refuse_to_overwrite
+from .outputs import merge, write_json
+from .recipe import Recipe, Step
+from .simulated import simulated_teacher
+from .state import RunState, StepCounts
+
+WORK = ".work"
+
+
+class Listener(Protocol):
+    """Is told how a run goes; `progress.py` has the one that the command line uses."""
+
+    def started(self, recipe: Recipe, steps: list[Step], simulated: bool) -> None: ...
+    def note(self, text: str) -> None: ...
+    def watching(self, state: RunState) -> contextlib.AbstractContextManager[object]: ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is told besides its recipe."""
+
+    start_step: str | int = 1
+    end_step: str | int | None = None
+    limit: int | None = None
+    """a trial: only so many records are read and leave step 1; a run that starts later takes the earlier file whole"""
+    overwrite: bool = False
+    """replace another recipe's results"""
+    resume: bool = True
+    """replay completions that an earlier run has paid for; False deletes them first"""
+    listener: Listener | None = None
+
+
+def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
+    """Runs a recipe; see `Recipe.run`."""
+    options = options or RunOptions()
+    output = recipe.output_dir
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with FileLock(output / ".lock", timeout=0):
+            return _Run(recipe, options).run()
+    except Timeout as error:
+        raise StopRun(f"another run is using {output}: wait for it, or use another --output-dir") from error
+    except OSError as error:
+        raise StopRun(f"cannot use the output directory {output}: {error}") from error
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, options: RunOptions) -> None:
+        self.recipe = recipe
+        self.options = options
+        self.output = recipe.output_dir
+        self.work = self.output / WORK
+        first = recipe.step_number(options.start_step)
+        last = recipe.step_number(options.end_step) if options.end_step is not None else len(recipe.steps)
+        if first > last:
+            raise RecipeError(f"--start-step {options.start_step} comes after --end-step {options.end_step}")
+        if options.limit is not None and options.limit < 1:
+            raise RecipeError(f"--limit must be at least 1, got {options.limit}")
+        self.steps = list(recipe.steps[first - 1 : last])
+        self.began = time.time()
+        self.identity = identity(recipe)
+
+    def run(self) -> dict[str, Any]:
+        earlier = RunState.earlier(self.output) or {}
+        self._check_before(earlier)
+        models = self._models_used()
+        simulated = any(self.recipe.models[name].base_url == SIMULATED for name in models)
+        shutil.rmtree(self.work, ignore_errors=True)
+        # Made here once: tasks that start side by side must not compete for making it.
+        Cache(self.recipe.cache_dir).close()
+        listener = self.options.listener
+        if listener:
+            listener.started(self.recipe, self.steps, simulated)
+        state = RunState(self.work, self.steps)
+        try:
+            with contextlib.ExitStack() as stack:
+                urls: dict[str, str] = {}
+                if simulated:
+                    url = stack.enter_context(simulated_teacher(self.output / "logs" / "teacher.log"))
+                    urls = {name: url for name in models if self.recipe.models[name].base_url == SIMULATED}
+                if listener:
+                    stack.enter_context(listener.watching(state))
+                self._execute(urls)
+            counts = state.read()
+            self._finish_files(counts, earlier)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            self._write_run_json("stopped" if stopped else "failed", state.read(), "" if stopped else str(error))
+            raise
+        result = self._write_run_json("completed", counts)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return result
+
+    # Before a request is sent
+
+    def _check_before(self, earlier: dict[str, Any]) -> None:
+        if not self.options.overwrite and self._files_of(earlier):
+            refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit)
+        first = self.steps[0].number
+        if first > 1 and not (before := self.output / self.recipe.steps[first - 2].file).is_file():
+            raise RecipeError(
+                f"step {first} '{self.steps[0].name}' reads {before}, which is not there: "
+                f"run step {first - 1} '{self.recipe.steps[first - 2].name}' first"
+            )
+        for name in self._models_used():
+            if missing := self.recipe.models[name].missing_key():
+                raise RecipeError(f"model '{name}' takes its key from the environment variable {missing}: export it")
+        if not self.options.resume:
+            self._delete_cache()
+
+    def _delete_cache(self) -> None:
+        files = sorted(self.recipe.cache_dir.glob("completions.sqlite*"))
+        size = sum(path.stat().st_size for path in files)
+        for path in files:
+            path.unlink()
+        if self.options.listener:
+            told = (
+                f"deleted the completions in {self.recipe.cache_dir} ({size / 1e6:.1f} MB)"
+                if files
+                else "no cache to delete"
+            )
+            self.options.listener.note(f"--no-resume: {told}")
+
+    def _files_of(self, earlier: dict[str, Any]) -> list[Path]:
+        """The step files of an earlier run that this one would replace or outdate, as they are there now."""
+        first = self.steps[0].number
+        steps = [step for step in earlier.get("steps", []) if step["number"] >= first]
+        names = [
+            name for step in steps for name in (step["file"], f"dropped/{step['file']}", f"discarded/{step['file']}")
+        ]
+        return [self.output / name for name in names if (self.output / name).is_file()]
+
+    def _models_used(self) -> list[str]:
+        blocks = [spec.build() for step in self.steps for spec in step.blocks]
+        return sorted({block.model for block in blocks if hasattr(block, "model")})
+
+    # The run itself
+
+    def _execute(self, urls: dict[str, str]) -> None:
+        settings = RunSettings(
+            work_dir=str(self.work), cache_dir=str(self.recipe.cache_dir), seed=self.recipe.seed,
+            models=self.recipe.models, base_urls=urls, sandbox=self.recipe.sandbox,
+            flush_interval=self.recipe.flush_interval,
+        )  # fmt: skip
+        stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
+        execute(stages, self.recipe.executor, settings, self.output / "logs")
+
+    def _blocks(self) -> Iterator[Block]:
+        """Fresh blocks in order, each knowing its place, a file behind every step."""
+        first = self.steps[0].number
+        for step in self.steps:
+            chain = [spec.build() for spec in step.blocks]
+            if step is self.steps[0] and first > 1:
+                chain.insert(0, ReadStep(str(self.output / self.recipe.steps[first - 2].file)))
+            if self.options.limit is not None and step.number == 1:
+                for block in chain:
+                    if isinstance(block, Reader):
+                        block.limit = self.options.limit
+                # Before what the step writes beside its records, so that this is limited too.
+                writers = sum(1 for _ in itertools.takewhile(lambda block: block.kind == "writer", reversed(chain)))
+                chain.insert(len(chain) - writers, Limit(self.options.limit))
+            for position, block in enumerate([*chain, StepFile(step.file)]):
+                block.step, block.position = step.name, position
+                yield block
+
+    # After the last record
+
+    def _finish_files(self, counts: list[StepCounts], earlier: dict[str, Any]) -> None:
+        files = {str(path.relative_to(part)) for part in self.work.glob("stage-*/*/") for path in _files(part)}
+        rows = {
+            file: merge(self.work.glob(f"stage-*/*/{file}"), self.output / file)
+            for file in sorted(files - {"stage.jsonl"})
+        }
+        stale = [self.output / "discarded" / step.file for step in self.steps]
+        for path in [*stale, *(self._files_of(earlier) if self.options.overwrite else [])]:
+            if str(path.relative_to(self.output)) not in rows:
+                path.unlink(missing_ok=True)
+        for before, after in itertools.pairwise(counts):
+            if before.whole.given != after.whole.taken:
+                raise AutoIFError(
+                    f"step '{before.name}' gave {before.whole.given} records, '{after.name}' took {after.whole.taken}"
+                )
+        for step in counts:
+            written, logged = rows.get(step.file, 0), rows.get(f"dropped/{step.file}", 0)
+            whole, dropped = step.whole, step.whole.dropped.total()
+            if not step.balanced or written != whole.given or logged != dropped:
+                raise AutoIFError(
+                    f"step '{step.name}': the counts do not add up: in {whole.taken} + created {whole.created}, "
+                    f"out {whole.given} ({written} in the file), dropped {dropped} ({logged} logged). "
+                    "This is a bug in a block: it lost or made up a record"
+                )
+
+    def _write_run_json(self, state: str, counts: list[StepCounts], failure: str = "") -> dict[str, Any]:
+        totals = Meter()
+        for step in counts:
+            totals.add(step.whole)
+        money = ("requests", "retries", "completions", "hits", "prompt_tokens", "completion_tokens", "cost")
+        result = {
+            "state": state, **({"failure": failure} if failure else {}),
+            "recipe": {"name": self.recipe.name, "path": str(self.recipe.path), "data": self.recipe.data},
+            "identity": self.identity, "seed": self.recipe.seed,
+            "start_step": self.steps[0].name, "end_step": self.steps[-1].name, "limit": self.options.limit,
+            "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.began, 2),
+            "records": counts[-1].whole.given if counts else 0,
+            "totals": {key: value for key, value in totals.to_dict().items() if key in money},
+            "steps": self._with_earlier_steps([step.to_dict() for step in counts]),
+            "versions": {
+                "autoif-blocks": version("autoif-blocks"), "datatrove": version("datatrove"),
+                "python": platform.python_version(),
+            },
+        }  # fmt: skip
+        write_json(self.output / "run.json", result)
+        return result
+
+    def _with_earlier_steps(self, ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A run of steps 4-10 keeps what an earlier one of the same recipe noted of steps 1-3."""
+        earlier = RunState.earlier(self.output) or {}
+        names = {step["name"] for step in ours}
+        rest = [step for step in earlier.get("steps", []) if step["name"] not in names]
+        if self.options.overwrite:
+            rest = [step for step in rest if step["number"] < self.steps[0].number]
+        return sorted(rest + ours, key=lambda step: int(step["number"]))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
