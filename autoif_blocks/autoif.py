@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,14 +50,16 @@ def overrides_for(
     models = list(data.get("models") or {})
     found: list[str] = []
     for option, value in (("model", model), ("base_url", base_url), ("max_concurrency", batch_size)):
-        found += [f"models.{name}.{option}={value}" for name in models if value is not None]
+        found += [f"models.{name}.{option}={_quoted(value)}" for name in models if value is not None]
     if api_key is not None:
         # The key goes where every key lives, into the environment; the recipe only learns its name.
         os.environ[_KEY_VARIABLE] = api_key
         found += [f"models.{name}.api_key=${{{_KEY_VARIABLE}}}" for name in models]
     if process_num is not None:
         found.append(f"sandbox.workers={process_num}")
-    found += [f"{key}={value}" for key, value in (("output_dir", output_dir), ("cache_dir", cache_dir)) if value]
+    found += [
+        f"{key}={_quoted(value)}" for key, value in (("output_dir", output_dir), ("cache_dir", cache_dir)) if value
+    ]
     blocks = list(_blocks(data))
     if seed_num is not None:
         found += _required([f"{path}.n={seed_num}" for path, block in blocks if block.get("block") == "self_instruct"],
@@ -92,7 +95,12 @@ def _seed_files(folder: Path, blocks: list[tuple[str, dict[str, Any]]]) -> Itera
         if not same.is_file() and len(others) != 1:
             found = ", ".join(other.name for other in others) or "none"
             raise RecipeError(f"{folder} should hold {same.name} or a single {kind} file; it holds {found}")
-        yield f"{path}.path={(same if same.is_file() else others[0]).resolve()}"
+        yield f"{path}.path={_quoted((same if same.is_file() else others[0]).resolve())}"
+
+
+def _quoted(value: object) -> str:
+    """The value as YAML: a model called `yes` or a directory called `2024` is text."""
+    return json.dumps(value if isinstance(value, int) else str(value))
 
 
 class AutoIF:

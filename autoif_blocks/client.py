@@ -24,7 +24,7 @@ import os
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -189,7 +189,8 @@ class Client:
             body["seed"] = body.get("seed", self._base_seed) + index
         if count > 1:
             body["n"] = count
-        began = failed_at = time.monotonic()
+        began = time.monotonic()
+        failures = deque([began], maxlen=self.config.max_retries // 2 + 1)
         attempt, n_refused = 0, False
         while True:
             try:
@@ -206,8 +207,8 @@ class Client:
                 del body["n"]
             except Retry as failure:
                 attempt += 1
-                self._give_up_if_hopeless(failure, attempt, began, failed_at)
-                failed_at = time.monotonic()
+                self._give_up_if_hopeless(failure, attempt, began, failures[0])
+                failures.append(time.monotonic())
                 await asyncio.sleep(self._pause(failure, attempt))
             else:
                 break
@@ -222,20 +223,22 @@ class Client:
         if not meter.completions and not meter.hits and self._refused[id(meter)] >= _DEAD_AFTER:
             raise ModelUnavailable(f"{self.url} refuses every request of a step: {refusal.detail}") from refusal
 
-    def _give_up_if_hopeless(self, failure: Retry, attempt: int, began: float, failed_at: float) -> None:
-        """Raises if another attempt makes no sense. `failed_at` is when the attempt before failed.
+    def _give_up_if_hopeless(self, failure: Retry, attempt: int, began: float, lately: float) -> None:
+        """Raises if another attempt makes no sense. `lately` is when the later half of the attempts began.
 
-        Whose fault it is shows in what became of the others meanwhile: if any succeeded, it is the request's; if none
+        Whose fault it is shows in what became of the others lately: if any succeeded, it is the request's; if none
         did, the server's, except that the last request of a run has no others to compare with.
         """
         now = time.monotonic()
         never = self._last_success == _NEVER
         where = f"{self.config.model} at {self.url}: {failure.reason}"
-        if never and isinstance(failure, _Unreachable) and now - began >= self.config.connect_patience:
-            raise ModelUnavailable(f"{where}; is the server running?")
+        if never and isinstance(failure, _Unreachable):
+            if now - began >= self.config.connect_patience:
+                raise ModelUnavailable(f"{where}; is the server running?")
+            return
         if attempt <= self.config.max_retries:
             return
-        others_succeed = self._last_success >= failed_at
+        others_succeed = self._last_success >= lately
         if isinstance(failure, _Busy) and others_succeed:
             return  # our turn will come
         if others_succeed or (self._proven and not isinstance(failure, _Busy) and self._failed < _DEAD_AFTER):

@@ -24,7 +24,8 @@ def simulated_teacher(log: Path) -> Iterator[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "autoif_blocks.teacher", "--port", "0", "--exit-with-parent"],
+            # -P: no file in the user's folder may stand in for a module. `--models` alone: it answers to any name.
+            [sys.executable, "-P", "-m", "autoif_blocks.teacher", "--port", "0", "--exit-with-parent", "--models"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment,
             start_new_session=True,  # Ctrl-C must reach the run alone, so that requests in flight can end
         )  # fmt: skip

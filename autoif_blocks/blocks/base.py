@@ -327,4 +327,8 @@ class Filter(Block):
         verdict = self.reject(record)
         if verdict is None:
             return [record]
-        raise DropRecord(*((verdict,) if isinstance(verdict, str) else verdict))
+        if isinstance(verdict, str):
+            raise DropRecord(verdict)
+        if not isinstance(verdict, tuple):
+            raise TypeError(f"reject() must return a reason, (reason, detail) or None, got {verdict!r}")
+        raise DropRecord(*verdict)
