@@ -134,8 +134,11 @@ class Cache:
             )
         self._writer.execute("PRAGMA journal_mode=WAL")
         self._writer.execute("PRAGMA synchronous=NORMAL")
-        self._writer.execute("CREATE TABLE IF NOT EXISTS completions (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
-        self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if version == 0:
+            self._writer.execute(
+                "CREATE TABLE IF NOT EXISTS completions (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID"
+            )
+            self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _write(self) -> None:
         if self._writing:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .blocks import BLOCKS
 from .blocks.base import Block
-from .options import options_of
+from .options import options_of, shown
 from .resolve import find_block
 
 
@@ -38,10 +38,10 @@ def description(name: str, cls: type) -> str:
     ]
     lines.append("options:")
     for option in options_of(cls).values():
-        default = "required" if option.required else f"default {option.default!r}"
+        default = "required" if option.required else f"default {shown(option.default)}"
         lines.append(f"  {option.name}: {option.type_name}  [{default}]")
         lines += [f"      {helps[option.name]}"] if option.name in helps else []
-    if len(lines) and lines[-1] == "options:":
+    if lines[-1] == "options:":
         lines.append("  none")
     if issubclass(cls, Block):
         lines += ["", f"reads:  {_fields(cls, 'reads')}", f"writes: {_fields(cls, 'writes')}"]
@@ -49,7 +49,7 @@ def description(name: str, cls: type) -> str:
 
 
 def _summary(cls: type) -> str:
-    return re.split(r"(?<=[.:])\s", inspect.getdoc(cls) or "")[0].rstrip(":.")
+    return re.split(r"(?<=\.)\s", inspect.getdoc(cls) or "")[0].rstrip(".").replace("\n", " ")
 
 
 def _argument_helps(cls: type) -> dict[str, str]:
@@ -68,8 +68,16 @@ def _fields(cls: type, attribute: str) -> str:
     named: Any = getattr(cls, attribute)
     fields = ", ".join(named) if isinstance(named, (tuple, list)) else ""
     # Blocks that set `self.reads` or `self.writes` from their options say so in their constructor.
-    source = "".join(
-        inspect.getsource(base.__init__) for base in cls.__mro__ if issubclass(base, Block) and "__init__" in vars(base)
+    by_options = any(
+        f"self.{attribute} =" in _source(vars(base)["__init__"])
+        for base in cls.__mro__
+        if issubclass(base, Block) and "__init__" in vars(base)
     )
-    by_options = f"self.{attribute} =" in source
     return " and ".join(part for part in (fields, "what its options name" if by_options else "") if part) or "nothing"
+
+
+def _source(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # a dataclass has no source for its __init__
+        return ""

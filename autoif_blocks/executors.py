@@ -128,9 +128,11 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
         path = Path(self.logging_dir.path) / f"{name}.stderr.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file, contextlib.redirect_stderr(file):
+            logger.remove()
+            logger.add(file)
             try:
                 yield
             finally:
-                logger.remove()  # datatrove has added a handler that holds this file
+                logger.remove()  # datatrove's handlers, too, hold this file
         if restore:
             logger.add(sys.stderr)

@@ -109,6 +109,7 @@ _WORDS = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
     "string_type": "a text", "bool_type": "true or false", "none_required": "null",
     "list_type": "a list", "tuple_type": "a list", "set_type": "a list", "dict_type": "a mapping",
+    "needs_python_object": "an object that only Python code can give",
 }  # fmt: skip
 
 

@@ -194,7 +194,7 @@ def repair_code(code: str) -> str | None:
     if compiles(code):
         return code
     bare = find_code(code)
-    for candidate in (bare, textwrap.dedent(bare), *_unescaped(bare), *map(find_code, _unescaped(code))):
+    for candidate in (bare, *map(textwrap.dedent, (code, bare)), *_unescaped(bare), *map(find_code, _unescaped(code))):
         if candidate != code and compiles(candidate):
             return candidate
     return None

@@ -418,3 +418,12 @@ def test_run_options_refuse_nonsense(bench: Bench) -> None:
     recipe = Recipe.load(bench.recipe(RESPOND, QUERIES))
     with pytest.raises(RecipeError, match="--limit must be at least 1"):
         recipe.run(RunOptions(limit=0))
+
+
+def test_an_edited_block_and_one_of_the_same_name_elsewhere_are_read_afresh(bench: Bench) -> None:
+    kept = "class Mine(Filter):\n    def reject(self, record):\n        return None"
+    assert len(bench.run(custom(bench, kept), QUERIES)) == 20
+    assert bench.run(custom(bench, kept.replace("None", "'edited'")), QUERIES, overwrite=True) == []
+    elsewhere = Bench(bench.folder / "elsewhere", bench.model)
+    elsewhere.folder.mkdir()
+    assert len(elsewhere.run(custom(elsewhere, kept), QUERIES, "executor: {tasks: 2, workers: 2}")) == 20

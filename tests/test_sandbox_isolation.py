@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import subprocess
 import sys
@@ -94,6 +95,29 @@ def test_the_opt_out_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert asyncio.run(main()) == [Outcome.TRUE, Outcome.FALSE]
     assert "isolation: process" in caplog.text
+
+
+def test_every_module_of_the_standard_library_can_be_imported() -> None:
+    """Also those with C code and shared libraries of their own, which nobody preloaded."""
+    modules = [
+        "ssl",
+        "hashlib",
+        "zlib",
+        "bz2",
+        "uuid",
+        "xml.etree.ElementTree",
+        "sqlite3",
+        "ctypes",
+        "asyncio",
+        "decimal",
+    ]
+    code = "import importlib\ndef evaluate(name):\n    return importlib.import_module(name) is not None"
+
+    async def main() -> list[Outcome]:
+        async with Sandbox(SandboxConfig(workers=1, call_timeout=5.0)) as sandbox:
+            return await sandbox.execute(code, [name for name in modules if importlib.util.find_spec(name)])
+
+    assert set(asyncio.run(main())) == {Outcome.TRUE}
 
 
 def test_accidents_are_survived_without_the_kernels_help() -> None:

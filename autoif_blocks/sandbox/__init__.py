@@ -25,11 +25,12 @@ all of its time and memory, times the number of workers. Channels by timing and 
 
 With `isolation: process` only the limits, the separate processes and the watching remain. That stops accidents.
 
-Time: a call is over when it has used `call_timeout` seconds of processor time, or has taken four times that by the
-clock, which is for calls that wait instead of computing. Being slow because the machine is busy is not a timeout. The
-same goes for `function_timeout` and all calls of a function together. The watcher looks four times per `call_timeout`,
-so a timeout comes up to a quarter late. After a timeout, a crash or an exit the remaining inputs run in a new child:
-state that the function had kept is gone. Chance is seeded and the order of sets fixed: answers are reproducible.
+Time: a call is over when it has used `call_timeout` seconds of processor time, or has waited for twice that: slept,
+or got less than a twentieth of a processor. Being slow because the machine is busy is not a timeout. All calls of a
+function together have `function_timeout` seconds of processor time, and four times that by the clock. The watcher
+looks four times per `call_timeout`, so a timeout comes up to a quarter late. After a timeout, a crash or an exit the
+remaining inputs run in a new child: state that the function had kept is gone. Chance is seeded and the order of sets
+fixed, so answers are reproducible.
 """
 
 from autoif_blocks.sandbox.doctor import doctor

@@ -204,10 +204,15 @@ def landlock_version() -> int:
 
 
 def library_paths() -> list[str]:
-    """What functions may read: the interpreter's library and the installed packages, so that they can import."""
+    """What functions may read: the interpreter's library, the installed packages, and the folders of the shared
+    libraries that this process runs on (a module like zlib asks for its own only when it is imported)."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     paths = {os.path.realpath(sysconfig.get_path(name)) for name in names}
     paths |= {os.path.realpath(path) for path in sys.path if "dynload" in path or path.endswith("-packages")}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        _, slash, path = line.partition("/")
+        if slash and ".so" in Path(path).name:
+            paths.add(str(Path(slash + path).parent))
     return sorted(path for path in paths | {"/usr/share/zoneinfo"} if Path(path).is_dir())
 
 

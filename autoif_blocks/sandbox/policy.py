@@ -61,11 +61,12 @@ class SandboxConfig:
     """Processes that run functions at the same time; 0: one for each core."""
 
     call_timeout: float = 1.0
-    """Seconds of processor time that one call may take. A call that waits instead (`time.sleep`, a lock) or starves on
-    a busy machine is given up after `WALL_FACTOR` times as many seconds of real time."""
+    """Seconds of processor time that one call may take. A call that waits instead (`time.sleep`, a lock) is given up
+    after twice as many seconds of waiting; being slow because the machine is busy counts as neither."""
 
     function_timeout: float = 10.0
-    """The same for all calls of one function together, loading included; what has not run by then is a TIMEOUT."""
+    """Seconds of processor time for all calls of one function together, loading included, and a quarter of the seconds
+    by the clock; what has not run by then is a TIMEOUT."""
 
     memory_mb: int = 512
     """Address space that one function may add to what the interpreter itself uses."""
@@ -111,6 +112,7 @@ class SandboxConfig:
         return tuple(names)
 
 
+WAIT_FACTOR = 2.0
 WALL_FACTOR = 4.0
 MIN_LOAD_TIMEOUT = 1.0  # loading a function may import modules that nobody preloaded
 

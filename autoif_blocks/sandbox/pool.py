@@ -317,11 +317,12 @@ class Sandbox:
 
     async def _again(self, job: Job, heavy: bool) -> None:
         try:
-            await self._send(job, heavy)
+            if not job.done.done():
+                return await self._send(job, heavy)
         except (OSError, SandboxUnavailable) as error:
             if not job.done.done():
                 job.done.set_exception(error)
-            self._finish(job)
+        self._finish(job)
 
     def _finish(self, job: Job) -> None:
         self._slots.release()

@@ -24,9 +24,19 @@ from pathlib import Path
 
 from autoif_blocks.sandbox import child, layers
 from autoif_blocks.sandbox.kernel import Gate
-from autoif_blocks.sandbox.policy import DONE, JOB, LIGHT, MIN_LOAD_TIMEOUT, PHASE_NEW, WALL_FACTOR, Outcome
+from autoif_blocks.sandbox.policy import (
+    DONE,
+    JOB,
+    LIGHT,
+    MIN_LOAD_TIMEOUT,
+    PHASE_NEW,
+    WAIT_FACTOR,
+    WALL_FACTOR,
+    Outcome,
+)
 
 CHILDREN = Path("/proc/thread-self/children")
+IDLE_SHARE = 0.05  # of a processor: who gets less is waiting, unless twenty others compete for it
 TICKS = 4  # looks at a child's progress in one call_timeout: a timeout comes at most a quarter late
 
 
@@ -53,7 +63,11 @@ class Job:
     next: int = 0
     """The first input without a result when we last looked; 0 while loading."""
     since_cpu: float = 0.0
-    since: float = 0.0
+    """Processor time of the child when it got there, and when we last looked."""
+    cpu: float = 0.0
+    looked: float = 0.0
+    waited: float = 0.0
+    """Seconds since it got there in which it hardly computed."""
     spent: float = 0.0
     """Processor time of the children before this one."""
     killed: bool = False
@@ -113,7 +127,8 @@ class Zygote:
         if job.pid == 0:
             child.run(self.gate, job.fd, job.count)
         layers.limit_child(self.gate, job.pid, self.cpu_seconds)
-        job.next, job.since_cpu, job.since, job.killed = 0, 0.0, time.monotonic(), False
+        job.next, job.since_cpu, job.cpu, job.waited = 0, 0.0, 0.0, 0.0
+        job.looked, job.killed = time.monotonic(), False
         self.jobs[job.pidfd] = job
         self.poll.register(job.pidfd, select.POLLIN)
 
@@ -125,9 +140,14 @@ class Zygote:
         """Kill every child that has not advanced by a call in its time."""
         now = time.monotonic()
         for job in self.jobs.values():
-            if job.killed or now - job.since < self.tick:
+            if job.killed or now - job.looked < self.tick:
                 continue
             cpu = cpu_time(job.pid)
+            # If we ourselves come late, the whole machine stood still: that is not the child's waiting.
+            elapsed = min(now - job.looked, 2 * self.tick)
+            if cpu - job.cpu < IDLE_SHARE * elapsed:
+                job.waited += elapsed
+            job.looked, job.cpu = now, cpu
             budget = self.settings.function_timeout
             if job.spent + cpu > budget or now - job.started > WALL_FACTOR * budget:
                 job.given_up = True
@@ -135,10 +155,10 @@ class Zygote:
                 continue
             at = job.first_open()
             if at != job.next:
-                job.next, job.since_cpu, job.since = at, cpu, now
+                job.next, job.since_cpu, job.waited = at, cpu, 0.0
                 continue
             limit = self.settings.call_timeout if at else self.load_timeout
-            if cpu - job.since_cpu > limit or now - job.since > WALL_FACTOR * limit:
+            if cpu - job.since_cpu > limit or job.waited > WAIT_FACTOR * limit:
                 self.kill(job)
 
     def reap(self, job: Job) -> None:

@@ -25,9 +25,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from test_sandbox_corpus import FUNCTIONS, inputs, run_plainly
+from test_sandbox_corpus import FUNCTIONS, inputs, run_plainly  # noqa: E402
 
-from autoif_blocks.sandbox import Sandbox, SandboxConfig
+from autoif_blocks.sandbox import Sandbox, SandboxConfig  # noqa: E402
 
 
 def quiet() -> None:

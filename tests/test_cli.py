@@ -1,0 +1,156 @@
+"""The command line from outside: exit codes, what goes to which stream, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autoif_blocks import cli
+from autoif_blocks.errors import AutoIFError, ModelUnavailable, Problem, RecipeError
+
+ROOT = Path(__file__).parents[1]
+RECIPES = [ROOT / "autoif.yaml", *sorted((ROOT / "pipelines").glob("*.yaml"))]
+BROKEN = "steps:\n  - {name: a, block: read_line}\n  - {name: a, block: dedup, onn: 1}\n"
+
+
+def autoif(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "autoif_blocks", *map(str, arguments)], cwd=cwd, text=True, timeout=60,
+        capture_output=True, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_help_of_each_command_names_its_options() -> None:
+    for command, parts in {
+        (): ["run ", "check ", "blocks ", "teacher ", "--version"],
+        ("run",): ["--set PATH=VALUE", "--limit", "--start-step", "--overwrite", "--api-key", "--base-url"],
+        ("check",): ["RECIPE...", "--set PATH=VALUE"],
+        ("blocks",): ["[NAME]"],
+        ("teacher",): ["--port"],
+    }.items():
+        done = autoif(*command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [part for part in parts if part not in done.stdout] == []
+
+
+def test_version_and_help_do_not_wait_for_the_heavy_imports() -> None:
+    loaded = (
+        "import sys, autoif_blocks.cli; print(sorted({'datatrove', 'aiohttp', 'pydantic', 'yaml'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "[]\n"
+    assert autoif("--version").stdout.startswith("autoif, version ")
+
+
+def test_checking_loads_neither_the_runner_nor_the_progress_view() -> None:
+    loaded = (
+        "import sys; from autoif_blocks import Recipe; Recipe.load('autoif.yaml'); "
+        "print([name for name in sys.modules if name in ('rich', 'numpy', 'autoif_blocks.run')])"
+    )
+    assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_every_shipped_recipe_passes_the_check_wherever_it_is_called_from(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = autoif("check", *RECIPES, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(": ")[:2] for line in done.stdout.splitlines()] == [[str(path), "all right"] for path in RECIPES]
+    assert f"{ROOT / 'autoif.yaml'}: all right: 10 steps, 15 blocks, 2 models" in done.stdout
+    assert time.monotonic() - began < 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_recipe_is_exit_code_2_with_all_its_problems(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text(BROKEN)
+    done = autoif("check", "broken.yaml", "gone.yaml", ROOT / "autoif.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.endswith("autoif.yaml: all right: 10 steps, 15 blocks, 2 models\n")
+    assert done.stderr.splitlines() == [
+        "broken.yaml:2: step 'a': there is no block 'read_line'; did you mean 'read_lines'?",
+        "broken.yaml:3: step 'a': dedup has no option 'onn'; did you mean 'on'?",
+        "broken.yaml:3: step 'a': the step on line 2 has this name too: rename one",
+        "gone.yaml: cannot read the recipe: No such file or directory",
+    ]
+
+
+def test_set_is_checked_and_environment_variables_are_read(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n")
+    (tmp_path / "r.yaml").write_text("seed: ${T_SEED}\nsteps: [{name: a, block: read_lines, path: in.txt}]\n")
+    assert autoif("check", "r.yaml", cwd=tmp_path, T_SEED="3").returncode == 0
+    for override, seed, said in (
+        (
+            "steps.a.pth=x",
+            "3",
+            "r.yaml:2: step 'a': read_lines has no option 'pth'; did you mean 'path'? (set by --set",
+        ),
+        ("seed=4", "x", ""),
+        ("name=n", "x", "r.yaml:1: seed must be a whole number, got 'x'\n"),
+    ):
+        done = autoif("check", "r.yaml", "--set", override, cwd=tmp_path, T_SEED=seed)
+        assert done.returncode == (2 if said else 0)
+        assert done.stderr.startswith(said)
+
+
+WRONG = [
+    (("nope",), "No such command 'nope'"),
+    (("check",), "Missing argument 'RECIPE...'"),
+    (("check", "--st", "a=b", "autoif.yaml"), "--set"),
+    (("check", "pipelines"), "pipelines: this is a directory; name the recipe's .yaml file"),
+    (("check", "README.md"), "README.md:"),
+    (("blocks", "read_line"), "error: there is no block 'read_line'; did you mean 'read_lines'?"),
+    (("blocks", "xyz"), "error: there is no block 'xyz'; known blocks: read_lines, read_jsonl, join_queries"),
+    (("blocks", "pipelines/my_blocks.py:NotAnEco"), "error: my_blocks has no 'NotAnEco'; did you mean 'NotAnEcho'?"),
+    (("blocks", "os.path"), "error: os.path is not a block"),
+    (("run", "gone.yaml"), "gone.yaml: cannot read the recipe"),
+    (("run", "autoif.yaml", "--limit", "0"), "--limit"),
+    (
+        ("run", "autoif.yaml", "--set", "steps.x.n=1"),
+        "autoif.yaml: --set steps.x.n: there is no 'x'; there are augment",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=[" ".join(row[0]) for row in WRONG])
+def test_wrong_usage_is_exit_code_2_and_says_what_to_do(
+    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["autoif", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (caught.value.code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RecipeError("no step"), 2, "error: no step\n"),
+        (RecipeError([Problem("r.yaml", 3, "a", "wrong")]), 2, "r.yaml:3: step 'a': wrong\n"),
+        (AutoIFError("no record is left"), 1, "error: no record is left\n"),
+        (ModelUnavailable("nobody listens"), 3, "error: nobody listens\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_each_failure_has_its_exit_code(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "cli", fail)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert (caught.value.code, capsys.readouterr().err) == (code, said)
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    command = f"{sys.executable} -m autoif_blocks blocks | true"
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True).stderr == ""
