@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
+from .progress import ConsoleListener, show
 from .recipe import Recipe
 from .run import RunOptions
 from .source import read
@@ -145,12 +146,13 @@ class AutoIF:
 
     def run(
         self, start_step: str | int = 1, end_step: str | int | None = None, limit: int | None = None,
-        overwrite: bool = False, resume: bool = True,
+        overwrite: bool = False, resume: bool = True, quiet: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
-        """Runs the steps (1-10, or names) and returns what `run.json` holds.
+        """Runs the steps (1-10, or names), shows how it goes unless `quiet`, and returns what `run.json` holds.
 
         Raises:
             RecipeError: the steps are not there, or the output directory holds other results.
             StopRun: the run cannot go on.
         """
-        return self.recipe.run(RunOptions(start_step, end_step, limit, overwrite, resume))
+        listener = ConsoleListener(quiet)
+        return show(self.recipe, RunOptions(start_step, end_step, limit, overwrite, resume, listener), listener)

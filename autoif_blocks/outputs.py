@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import StopRun
+
+_ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # every row is written with its id first
 
 
 def merge(parts: Iterable[Path], target: Path) -> int:
@@ -49,9 +52,9 @@ def _index(files: Sequence[BinaryIO]) -> Iterator[tuple[str, int, int, int]]:
     for number, file in enumerate(files):
         position = 0
         for line in file:
-            # Every row is written with its id first: `{"id": "…", `.
-            record_id, _ = json.JSONDecoder().raw_decode(line[:512].decode("utf-8", "ignore"), len('{"id": '))
-            yield record_id, number, position, len(line)
+            match = _ID.match(line)
+            assert match is not None, f"a row without an id: {line[:80]!r}"
+            yield json.loads(match[1]), number, position, len(line)
             position += len(line)
 
 

@@ -60,16 +60,19 @@ class RunOptions:
 
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """Runs a recipe; see `Recipe.run`."""
-    options = options or RunOptions()
     output = recipe.output_dir
+    lock = FileLock(output / ".lock", timeout=0)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with FileLock(output / ".lock", timeout=0):
-            return _Run(recipe, options).run()
+        lock.acquire()
     except Timeout as error:
         raise StopRun(f"another run is using {output}: wait for it, or use another --output-dir") from error
     except OSError as error:
-        raise StopRun(f"cannot use the output directory {output}: {error}") from error
+        raise StopRun(f"cannot write into the output directory {output}: {error.strerror or error}") from error
+    try:
+        return _Run(recipe, options or RunOptions()).run()
+    finally:
+        lock.release()
 
 
 class _Run:
@@ -113,7 +116,8 @@ class _Run:
             self._finish_files(counts, earlier)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
-            self._write_run_json("stopped" if stopped else "failed", state.read(), "" if stopped else str(error))
+            with contextlib.suppress(OSError):  # a full disk must not hide what filled it
+                self._write_run_json("stopped" if stopped else "failed", state.read(), "" if stopped else str(error))
             raise
         result = self._write_run_json("completed", counts)
         shutil.rmtree(self.work, ignore_errors=True)

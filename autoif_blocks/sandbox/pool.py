@@ -135,11 +135,14 @@ class Worker:
 
     def send(self, job: Job) -> None:
         job.open()
-        self.jobs[job.number] = job
-        with contextlib.suppress(
-            ConnectionError
-        ):  # it just died: whoever reads from it will find out, and the job in it
+        try:
             socket.send_fds(self.socket, [JOB.pack(job.number, job.count)], [job.fd])
+        except ConnectionError:
+            pass  # it just died: whoever reads from it will find out, and the job in it
+        except BaseException:
+            job.close()
+            raise
+        self.jobs[job.number] = job
 
     def forget(self, job: Job) -> None:
         with contextlib.suppress(OSError):
@@ -157,7 +160,7 @@ class Worker:
 class Sandbox:
     """Runs functions that nobody trusts: `async with Sandbox(config) as sandbox: await sandbox.execute(code, inputs)`.
 
-    It belongs to the event loop in which it was entered, which may run in any thread.
+    It belongs to the event loop in which it was entered, which may run in any thread. Its workers die with that thread.
     """
 
     def __init__(self, config: SandboxConfig | None = None) -> None:

@@ -223,7 +223,10 @@ def main(arguments: str) -> None:
         print(json.dumps(found))
         return
     settings = Settings(**options)
-    channel = socket.socket(fileno=settings.fd)
+    # Wherever the parent had it, here it must be among the numbers that a child closes.
+    channel = socket.socket(fileno=os.dup(settings.fd))
+    os.close(settings.fd)
+    assert channel.fileno() < layers.MAX_FILES
     try:
         gc.disable()  # a collection before the freeze leaves holes all over the pages that the children share
         preload(settings)

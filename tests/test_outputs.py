@@ -1,0 +1,83 @@
+"""The files of a run: whole, sorted by id, and the same bytes whatever the parts were."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoif_blocks.errors import StopRun
+from autoif_blocks.outputs import count_rows, merge
+from autoif_blocks.records import to_line
+
+ROWS = st.lists(st.tuples(st.text(max_size=5), st.text(max_size=8)), max_size=20)
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+def test_the_order_and_number_of_parts_do_not_matter(rows: list[tuple[str, str]], random) -> None:  # type: ignore[no-untyped-def]
+    lines = [to_line({"id": name, "value": value}) for name, value in rows]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "one.part").write_bytes(b"".join(lines))
+        random.shuffle(lines)
+        (folder / "b.part").write_bytes(b"".join(lines[::2]))
+        (folder / "a.part").write_bytes(b"".join(lines[1::2]))
+        assert merge([folder / "one.part"], folder / "one.jsonl") == len(rows)
+        assert merge([folder / "a.part", folder / "b.part", folder / "none.part"], folder / "two.jsonl") == len(rows)
+        assert (folder / "one.jsonl").read_bytes() == (folder / "two.jsonl").read_bytes()
+        assert count_rows(folder / "two.jsonl") == len(rows)
+
+
+def test_a_text_file_gets_the_bare_lines(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(to_line({"id": "b", "line": "zwei"}) + to_line({"id": "a", "line": "één"}))
+    merge([tmp_path / "p"], tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_text() == "één\nzwei\n"
+
+
+def test_ids_of_any_length_are_read(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(to_line({"id": "x" * 5000}) + to_line({"id": 'a"\\é'}))
+    assert merge([tmp_path / "p"], tmp_path / "out.jsonl") == 2
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "a')
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        (disk / "out.jsonl").write_bytes(to_line({"id": "old"}))
+        (tmp_path / "p").write_bytes(b"".join(to_line({"id": str(n), "text": "x" * 1000}) for n in range(100)))
+        with pytest.raises(StopRun, match="No space left"):
+            merge([tmp_path / "p"], disk / "out.jsonl")
+        assert (disk / "out.jsonl").read_bytes() == to_line({"id": "old"})
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_run_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine mounts nothing")
+    recipe = Path(__file__).parent.parent / "autoif.yaml"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "autoif_blocks", "run", str(recipe), "--limit", "20", "--output-dir", str(disk)],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr or "full" in done.stderr
