@@ -26,11 +26,12 @@ from .errors import StopRun
 
 SCHEMA_VERSION = 1
 FILE_NAME = "completions.sqlite"
+_canonical = json.JSONEncoder(sort_keys=True).encode
 
 
 def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
     """What stands for samples `start` to `start + n - 1` of a request; the order of its options does not matter."""
-    whole = blake2b(json.dumps(request, sort_keys=True).encode(), digest_size=16)
+    whole = blake2b(_canonical(request).encode(), digest_size=16)
     keys = []
     for index in range(start, start + n):
         digest = whole.copy()

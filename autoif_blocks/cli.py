@@ -1,7 +1,8 @@
-"""The command line: `autoif run`, `check`, `blocks`, `teacher`."""
+"""The command line: `autoif run`, `check`, `blocks`, `doctor`, `teacher`."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from collections.abc import Callable
@@ -144,6 +145,23 @@ def teacher(arguments: tuple[str, ...]) -> None:
     from .teacher.__main__ import main as serve
 
     sys.exit(serve(list(arguments)))
+
+
+@cli.command()
+def doctor() -> None:
+    """Show what this machine can do to contain model-written code. Exit code 1 if the sandbox would refuse to run."""
+    from .sandbox import Sandbox, SandboxConfig
+    from .sandbox import doctor as examine
+
+    for layer in examine():
+        click.echo(f"{'ok     ' if layer.ok else 'MISSING'}  {layer.name}{f': {layer.detail}' if layer.detail else ''}")
+
+    async def start() -> None:
+        async with Sandbox(SandboxConfig()):
+            pass
+
+    asyncio.run(start())  # raises, with what to do, where a layer that containment rests on is missing
+    click.echo("The sandbox runs here.")
 
 
 def main() -> NoReturn:

@@ -26,7 +26,6 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,6 +115,7 @@ class Client:
     def __init__(self, config: ModelConfig, base_url: str, cache: Cache | None = None, seed: int = 0) -> None:
         self.config = config
         self.url = base_url.rstrip("/")
+        self._endpoint = f"{self.url}/chat/completions"
         self._cache = cache
         self._base_seed = int(content_hash("sampling seed", seed), 16) % 2**30
         self._slots = asyncio.Semaphore(config.max_concurrency)
@@ -145,27 +145,35 @@ class Client:
         # Equal samples in flight wait for one another: asked side by side they would get different answers of which
         # the cache keeps one, and a replay would no longer equal the run. Sorted, so that none wait in a circle.
         locks = [self._asking.setdefault(key, asyncio.Lock()) for key in sorted(keys)]
-        async with AsyncExitStack() as stack:
+        held: list[asyncio.Lock] = []
+        try:
             for lock in locks:
-                await stack.enter_async_context(lock)
-            found = self._recall(keys)
-            hits = n - found.count(None)
-            meter.hits += hits
-            self._proven |= hits > 0
-            most = self.config.max_n or n
-            while missing := [place for place, completion in enumerate(found) if completion is None]:
-                spans = _spans(missing, 1 if self._one_at_a_time else most)
-                asked = [self._ask(request, start + first, count, meter) for first, count in spans]
-                # All are waited for, even if one fails: what was paid for is kept.
-                answers = await asyncio.gather(*asked, return_exceptions=True)
-                for (first, _), answer in zip(spans, answers, strict=True):
-                    for place, completion in answer.items() if isinstance(answer, dict) else ():
-                        found[first + place] = completion
-                        self._keep(keys[first + place], completion)
-                for answer in answers:
-                    if isinstance(answer, BaseException):
-                        raise answer
-                most = 1  # what the server left out is asked for singly
+                await lock.acquire()
+                held.append(lock)
+            return await self._complete(request, keys, start, meter)
+        finally:
+            for lock in held:
+                lock.release()
+
+    async def _complete(self, request: dict[str, Any], keys: list[bytes], start: int, meter: Meter) -> list[Completion]:
+        found = self._recall(keys)
+        hits = len(keys) - found.count(None)
+        meter.hits += hits
+        self._proven |= hits > 0
+        most = self.config.max_n or len(keys)
+        while missing := [place for place, completion in enumerate(found) if completion is None]:
+            spans = _spans(missing, 1 if self._one_at_a_time else most)
+            asked = [self._ask(request, start + first, count, meter) for first, count in spans]
+            # All are waited for, even if one fails: what was paid for is kept.
+            answers = await asyncio.gather(*asked, return_exceptions=True) if spans[1:] else [await asked[0]]
+            for (first, _), answer in zip(spans, answers, strict=True):
+                for place, completion in answer.items() if isinstance(answer, dict) else ():
+                    found[first + place] = completion
+                    self._keep(keys[first + place], completion)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            most = 1  # what the server left out is asked for singly, side by side
         return [completion for completion in found if completion is not None]
 
     async def close(self) -> None:
@@ -258,11 +266,13 @@ class Client:
         if self._session is None:
             limits = aiohttp.ClientTimeout(total=self.config.timeout, connect=None, sock_connect=10)
             self._session = aiohttp.ClientSession(
-                timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self._headers()
-            )
+                timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self._headers(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )  # fmt: skip
+        payload = json.dumps(body).encode()
         try:
             # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
-            async with self._session.post(f"{self.url}/chat/completions", json=body, allow_redirects=False) as response:
+            async with self._session.post(self._endpoint, data=payload, allow_redirects=False) as response:
                 raw = await response.read()
                 if response.status != 200:
                     raise self._failure(response.status, response.headers, raw)
@@ -289,7 +299,8 @@ class Client:
         secret = self.config.secret()
         if not secret.isprintable():
             raise ModelUnavailable(f"the key that {self.config.api_key} names holds a line break or the like")
-        return {"Authorization": f"Bearer {secret}"} if secret else {}
+        kind = {"Content-Type": "application/json"}
+        return {**kind, "Authorization": f"Bearer {secret}"} if secret else kind
 
     def _failure(self, status: int, headers: Mapping[str, str], raw: bytes) -> Exception:
         words = self._shown(said(raw))

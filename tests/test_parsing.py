@@ -119,6 +119,11 @@ def test_no_object_is_none(text: str) -> None:
     assert find_object(text, "func") is None
 
 
+def test_pitfall_8_one_misshapen_answer_of_eight_is_one() -> None:
+    answers = [BARE, "{broken", *[BARE] * 6]
+    assert [find_object(answer, "func") is None for answer in answers].count(True) == 1
+
+
 def test_a_fence_within_a_string_does_not_end_the_answer() -> None:
     answer = {"func": "def evaluate(response):\n    return '```' in response"}
     assert find_object(f"```json\n{json.dumps(answer)}\n```", "func") == answer
@@ -362,7 +367,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @example('["", {}, ""]')
 @example('", {}, "')
-def test_pitfall_8_no_text_raises(text: str) -> None:
+def test_no_text_raises(text: str) -> None:
     for reader in READERS.values():
         reader(text)
     for value in find_json(text):

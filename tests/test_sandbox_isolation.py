@@ -162,3 +162,12 @@ def alive(mark: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def test_doctor_tells_what_holds_here() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "autoif_blocks", "doctor"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "seccomp" in done.stdout
+    assert "The sandbox runs here." in done.stdout
