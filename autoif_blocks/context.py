@@ -191,12 +191,14 @@ class _Opened:
         await self.loop.shutdown_default_executor()
 
     def _report(self) -> None:
-        while not self._closing.wait(STATUS_INTERVAL):
-            with contextlib.suppress(OSError):  # a view that is not shown; what must be written says so itself
-                self._write_status(finished=False)
-            if self.cache is not None and time.monotonic() - self.cache.last_flush > self.cache.flush_interval:
+        interval = max(0.05, min(STATUS_INTERVAL, self.cache.flush_interval)) if self.cache else STATUS_INTERVAL
+        while not self._closing.wait(interval):
+            # The cache first, so that what the counts show as done is kept.
+            if self.cache is not None and time.monotonic() - self.cache.last_flush >= self.cache.flush_interval:
                 with contextlib.suppress(StopRun):  # the cache remembers, and tells whoever next brings a completion
                     self.cache.flush()
+            with contextlib.suppress(OSError):  # a view that is not shown; what must be written says so itself
+                self._write_status(finished=False)
 
     def _write_status(self, finished: bool) -> None:
         counts = [[*key, meter.to_dict()] for key, meter in list(self._meters.items()) if key[0]]

@@ -50,15 +50,16 @@ def _from_module(module: str, class_name: str, hint: str = "install it, or mend 
     return _class_in(vars(loaded), class_name, module)
 
 
-_loaded: dict[str, tuple[Path, int]] = {}
-"""our users' modules by name: the file that each came from, and when that had last been changed"""
+_loaded: dict[str, tuple[Path, int, Path]] = {}
+"""our users' modules by name: the file that each came from, when it had last been changed, and the recipe's folder"""
 
 
 def _from_file(folder: Path, name: str, class_name: str) -> type[PipelineStep]:
     """A class from a file. The file's folder joins `sys.path`, so that worker processes, which get the same path, can
     import the module by its name: a class that a worker cannot import would hang a run of several processes.
 
-    A file that was edited is read again, and so is one of the same name in another recipe's folder.
+    A file that was edited is read again, and so is one of the same name in another recipe's folder. Two of one name in
+    one recipe are refused: a worker could import only one of them.
     """
     file = folder / name
     if not _is_file(file):
@@ -67,11 +68,12 @@ def _from_file(folder: Path, name: str, class_name: str) -> type[PipelineStep]:
     module = file.stem
     if not module.isidentifier():
         raise ValueError(f"'{module}' cannot be a Python module: rename {name}, with letters, digits and _ only")
-    version = (file, file.stat().st_mtime_ns)
-    if module in _loaded and _loaded[module] != version:
+    changed = file.stat().st_mtime_ns
+    before, before_changed, before_folder = _loaded.get(module, (file, changed, folder))
+    if before_folder != folder if before != file else before_changed != changed:
         sys.modules.pop(module, None)
-        if _loaded[module][0] != file and str(_loaded[module][0].parent) in sys.path:
-            sys.path.remove(str(_loaded[module][0].parent))  # else workers would import the other file
+        if before != file and str(before.parent) in sys.path:
+            sys.path.remove(str(before.parent))  # else workers would import the other file
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
     importlib.invalidate_caches()
@@ -79,7 +81,7 @@ def _from_file(folder: Path, name: str, class_name: str) -> type[PipelineStep]:
     if origin is None or Path(origin).resolve() != file:
         raise ValueError(f"the name '{module}' is taken by {origin or 'another module'}: rename {name}")
     found = _from_module(module, class_name)
-    _loaded[module] = version
+    _loaded[module] = (file, changed, folder)
     return found
 
 

@@ -359,8 +359,14 @@ def _locate(data: dict[str, Any], names: list[str]) -> Iterator[str | int]:
         LookupError: a name leads nowhere.
     """
     here: Any = data
-    for index, name in enumerate(names):
-        last = index == len(names) - 1
+    index = 0
+    while index < len(names):
+        name = names[index]
+        if isinstance(here, dict):  # a model may be called qwen2.5
+            joined = (".".join(names[index:end]) for end in range(len(names), index, -1))
+            name = next((whole for whole in joined if whole in here), name)
+        index += name.count(".") + 1
+        last = index == len(names)
         # A step of several blocks is addressed as `steps.<step>.<block>.<option>`.
         if isinstance(here, dict) and isinstance(here.get("blocks"), list) and name not in here:
             if last:
@@ -377,7 +383,7 @@ def _locate(data: dict[str, Any], names: list[str]) -> Iterator[str | int]:
             yield name
             here = (here or {}).get(name)
         else:
-            raise LookupError(f"'{'.'.join(names[:index])}' is a single value and has no '{name}'")
+            raise LookupError(f"'{'.'.join(names[: index - 1])}' is a single value and has no '{name}'")
     if names[0] == "steps" and len(names) < 3:
         raise LookupError("name a step and an option of it: steps.<step>.<option>=value")
 

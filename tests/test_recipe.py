@@ -433,6 +433,18 @@ def test_a_broken_file_is_explained(text: str | bytes, expected: list[str], tmp_
     assert time.monotonic() - began < 3
 
 
+def test_two_block_files_of_one_name_are_refused_in_one_recipe_and_fine_in_two(tmp_path: Path) -> None:
+    blocks = FILES["t_blocks.py"]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, f"{READ}  - {{name: b, block: 't_blocks.py:Good'}}\n", {**FILES, "t_blocks.py": blocks})
+        assert Recipe.load(tmp_path / name / "recipe.yaml").steps[1].blocks[0].cls.__module__ == "t_blocks"
+    steps = "".join(f"  - {{name: {name}, block: '{name}/t_blocks.py:Good'}}\n" for name in ("one", "two"))
+    check(problems(write(tmp_path, READ + steps, {"in.txt": "x"})), [
+        "recipe.yaml:4: step 'two': the name 't_blocks' is taken by one/t_blocks.py: rename two/t_blocks.py",
+    ])  # fmt: skip
+
+
 def test_what_is_no_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     assert problems(tmp_path / "gone.yaml") == ["gone.yaml: cannot read the recipe: No such file or directory"]
@@ -510,6 +522,7 @@ SETTABLE = """\
 models:
   teacher: &one {base_url: simulated, model: m}
   judge: *one
+  m2.5: *one
 sandbox:
 steps:
   - name: a
@@ -542,14 +555,14 @@ GOOD_SETS: list[tuple[str, str, object]] = [
     ("models.judge.price.input=1", "models.judge.price", {"input": 1}),
     ("models.judge.api_key=${T_KEY}", "models.judge.api_key", "${T_KEY}"),
     ("sandbox.workers=2", "sandbox", {"workers": 2}),
-    ("executor.tasks=2", "executor", {"tasks": 2}),
+    ("models.m2.5.price.input=1", "models.m2/5.price", {"input": 1}), ("executor.tasks=2", "executor", {"tasks": 2}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("override", "where", "value"), GOOD_SETS)
 def test_set_overrides_one_value(override: str, where: str, value: object, tmp_path: Path) -> None:
     found: object = Recipe.load(write(tmp_path, SETTABLE), [override]).data
-    for key in where.split("."):
+    for key in (part.replace("/", ".") for part in where.split(".")):
         found = found[int(key)] if isinstance(found, list) else found[key]  # type: ignore[index]
     assert (found, type(found)) == (value, type(value))
 
@@ -561,17 +574,17 @@ def test_set_reaches_only_what_it_names(tmp_path: Path) -> None:
 
 
 BAD_SETS = [
-    ("steps.b.nn=1", ":11: step 'b': respond has no option 'nn'; did you mean 'n'? (set by --set steps.b.nn)"),
-    ("steps.b.n=8x", ":11: step 'b': n must be a whole number, got '8x' (set by --set steps.b.n)"),
-    ("steps.b.n='8'", ":11: step 'b': n must be a whole number, got '8': write it without quotes (set by --set"),
-    ("steps.b.n=0", ":11: step 'b': respond: n must be at least 1, got 0 (set by --set steps.b.n)"),
-    ("steps.b.n.x=1", ":11: step 'b': n must be a whole number, got a mapping (set by --set steps.b.n.x)"),
-    ("steps.b.prompt=", ":13: step 'b': prompt must be a text, got null (set by --set steps.b.prompt)"),
-    ("steps.b.prompt=gone.jinja", ":13: step 'b': there is no file gone.jinja: paths are relative to the recip"),
-    ("steps.b.prompt={{ x }}", ":13: step 'b': respond reads 'x', which no earlier step writes; known fields here: "
+    ("steps.b.nn=1", ":12: step 'b': respond has no option 'nn'; did you mean 'n'? (set by --set steps.b.nn)"),
+    ("steps.b.n=8x", ":12: step 'b': n must be a whole number, got '8x' (set by --set steps.b.n)"),
+    ("steps.b.n='8'", ":12: step 'b': n must be a whole number, got '8': write it without quotes (set by --set"),
+    ("steps.b.n=0", ":12: step 'b': respond: n must be at least 1, got 0 (set by --set steps.b.n)"),
+    ("steps.b.n.x=1", ":12: step 'b': n must be a whole number, got a mapping (set by --set steps.b.n.x)"),
+    ("steps.b.prompt=", ":14: step 'b': prompt must be a text, got null (set by --set steps.b.prompt)"),
+    ("steps.b.prompt=gone.jinja", ":14: step 'b': there is no file gone.jinja: paths are relative to the recip"),
+    ("steps.b.prompt={{ x }}", ":14: step 'b': respond reads 'x', which no earlier step writes; known fields here: "
      "instruction (set by --set steps.b.prompt)"),
-    ("steps.b.block=respnd", ":12: step 'b': there is no block 'respnd'; did you mean 'respond'? (set by --set step"),
-    ("steps.b.name=A", ":11: step 'A': the step on line 6 has this name too: rename one (set by --set steps.b.name)"),
+    ("steps.b.block=respnd", ":13: step 'b': there is no block 'respnd'; did you mean 'respond'? (set by --set step"),
+    ("steps.b.name=A", ":12: step 'A': the step on line 7 has this name too: rename one (set by --set steps.b.name)"),
     ("steps.x.n=1", ": --set steps.x.n: there is no 'x'; there are a, b"),
     ("steps.3.n=1", ": --set steps.3.n: there is no '3'; there are a, b"),
     ("steps.².n=1", ": --set steps.².n: there is no '²'; there are a, b"),
@@ -585,7 +598,7 @@ BAD_SETS = [
     ("modles.t.model=x", ": a recipe has no 'modles'; did you mean 'models'? (set by --set modles.t.model)"),
     ("models.t.model=x", ": model 't' needs the option 'base_url' (str) (set by --set models.t.model)"),
     ("models.judge.api_key=SECRET", ": model 'judge': api_key must name an environment variable, like ${OPENAI_API"),
-    ("steps.b.api_key.x.y=SECRET", ":11: step 'b': respond has no option 'api_key'"),
+    ("steps.b.api_key.x.y=SECRET", ":12: step 'b': respond has no option 'api_key'"),
     ("sandbox.memry=1", ": sandbox has no option 'memry'; did you mean 'memory_mb'? (set by --set sandbox.memry)"),
     ("executor.type=SECRET", ": executor: type must be 'local'"),
     ("steps.b.n", ": --set steps.b.n: write it as path.to.option=value"),

@@ -426,4 +426,15 @@ def test_an_edited_block_and_one_of_the_same_name_elsewhere_are_read_afresh(benc
     assert bench.run(custom(bench, kept.replace("None", "'edited'")), QUERIES, overwrite=True) == []
     elsewhere = Bench(bench.folder / "elsewhere", bench.model)
     elsewhere.folder.mkdir()
-    assert len(elsewhere.run(custom(elsewhere, kept), QUERIES, "executor: {tasks: 2, workers: 2}")) == 20
+    assert len(elsewhere.run(custom(elsewhere, kept), QUERIES)) == 20
+    # Worker processes must import the file that the recipe means, not the one loaded before.
+    script = (
+        "from autoif_blocks import Recipe\n"
+        "if __name__ == '__main__':\n"
+        f"    for folder, left in (({str(bench.folder)!r}, 0), ({str(elsewhere.folder)!r}, 20)):\n"
+        "        recipe = Recipe.load(folder + '/recipe.yaml', ['executor.tasks=2', 'executor.workers=2'])\n"
+        "        assert recipe.run()['records'] == left\n"
+    )
+    (bench.folder / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, bench.folder / "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -114,6 +114,7 @@ class SandboxConfig:
 
 WAIT_FACTOR = 2.0
 WALL_FACTOR = 4.0
+STARVED_RETRIES = 5  # fresh children for a call that got no processor on a busy machine
 MIN_LOAD_TIMEOUT = 1.0  # loading a function may import modules that nobody preloaded
 
 # One message of the parent to a worker: number of the job, how many inputs (0: forget that job). A file descriptor

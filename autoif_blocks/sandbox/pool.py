@@ -17,7 +17,16 @@ from types import TracebackType
 from typing import Self
 
 from autoif_blocks.errors import SandboxUnavailable
-from autoif_blocks.sandbox.policy import DONE, JOB, WALL_FACTOR, Outcome, SandboxConfig, imports_any, pack
+from autoif_blocks.sandbox.policy import (
+    DONE,
+    JOB,
+    STARVED_RETRIES,
+    WALL_FACTOR,
+    Outcome,
+    SandboxConfig,
+    imports_any,
+    pack,
+)
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +262,8 @@ class Sandbox:
 
     def _watch(self, worker: Worker, job: Job) -> None:
         """The worker keeps the time; if it ever should not, this does, more coarsely."""
-        seconds = WALL_FACTOR * (self.config.function_timeout + self.config.call_timeout) + START_SECONDS
+        seconds = WALL_FACTOR * (self.config.function_timeout + self.config.call_timeout)
+        seconds = (1 + STARVED_RETRIES) * seconds + START_SECONDS
         job.watchdog = asyncio.get_running_loop().call_later(seconds, worker.process.kill)
 
     async def _team(self, heavy: bool) -> list[Worker]:

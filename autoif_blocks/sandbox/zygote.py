@@ -30,6 +30,7 @@ from autoif_blocks.sandbox.policy import (
     LIGHT,
     MIN_LOAD_TIMEOUT,
     PHASE_NEW,
+    STARVED_RETRIES,
     WAIT_FACTOR,
     WALL_FACTOR,
     Outcome,
@@ -72,6 +73,9 @@ class Job:
     """Processor time of the children before this one."""
     killed: bool = False
     given_up: bool = False
+    idle: bool = False
+    """It was killed for waiting, not for computing."""
+    starved: int = 0
 
     def first_open(self) -> int:
         """Where the child is: 0 while it loads, then the number of its input, `count + 1` when all is done."""
@@ -128,7 +132,7 @@ class Zygote:
             child.run(self.gate, job.fd, job.count)
         layers.limit_child(self.gate, job.pid, self.cpu_seconds)
         job.next, job.since_cpu, job.cpu, job.waited = 0, 0.0, 0.0, 0.0
-        job.looked, job.killed = time.monotonic(), False
+        job.looked, job.killed, job.given_up, job.idle = time.monotonic(), False, False, False
         self.jobs[job.pidfd] = job
         self.poll.register(job.pidfd, select.POLLIN)
 
@@ -150,7 +154,7 @@ class Zygote:
             job.looked, job.cpu = now, cpu
             budget = self.settings.function_timeout
             if job.spent + cpu > budget or now - job.started > WALL_FACTOR * budget:
-                job.given_up = True
+                job.given_up, job.idle = True, job.spent + cpu <= budget
                 self.kill(job)
                 continue
             at = job.first_open()
@@ -159,6 +163,7 @@ class Zygote:
                 continue
             limit = self.settings.call_timeout if at else self.load_timeout
             if cpu - job.since_cpu > limit or job.waited > WAIT_FACTOR * limit:
+                job.idle = cpu - job.since_cpu <= limit
                 self.kill(job)
 
     def reap(self, job: Job) -> None:
@@ -168,6 +173,13 @@ class Zygote:
         job.spent += usage.ru_utime + usage.ru_stime
         self.sweep()
         at = job.first_open()
+        if job.idle and usage.ru_nvcsw <= 1 and job.starved < STARVED_RETRIES:
+            # It never gave up the processor of its own accord (once: when it died). It was not waiting, it was kept
+            # waiting, by a machine that has too much to do; its answer must not depend on that.
+            job.starved += 1
+            job.started = time.monotonic()
+            os.pwrite(job.fd, bytes([PHASE_NEW]), 0)
+            return self.fork(job)
         if at == 0:
             job.close_open(Outcome.LOAD_ERROR)
         elif job.given_up or job.spent > self.settings.function_timeout:
