@@ -48,7 +48,7 @@ def overrides_for(
         RecipeError: the recipe has nothing that an option could apply to.
     """
     data = read(recipe).data
-    models = list(data.get("models") or {})
+    models = list(data["models"]) if isinstance(data.get("models"), dict) else []
     found: list[str] = []
     for option, value in (("model", model), ("base_url", base_url), ("max_concurrency", batch_size)):
         found += [f"models.{name}.{option}={_quoted(value)}" for name in models if value is not None]
@@ -77,12 +77,16 @@ def _required(overrides: list[str], option: str, blocks: str) -> list[str]:
 
 
 def _blocks(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, step in enumerate(data.get("steps") or [], start=1):
+    for number, step in enumerate(_listed(data.get("steps")), start=1):
         if isinstance(step, dict):
             yield f"steps.{number}", step
-            for position, block in enumerate(step.get("blocks") or [], start=1):
+            for position, block in enumerate(_listed(step.get("blocks")), start=1):
                 if isinstance(block, dict):
                     yield f"steps.{number}.{position}", block
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []  # what is wrong with it, the recipe's check will say
 
 
 def _seed_files(folder: Path, blocks: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:

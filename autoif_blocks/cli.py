@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from collections.abc import Callable
@@ -150,6 +149,8 @@ def teacher(arguments: tuple[str, ...]) -> None:
 @cli.command()
 def doctor() -> None:
     """Show what this machine can do to contain model-written code. Exit code 1 if the sandbox would refuse to run."""
+    import asyncio
+
     from .sandbox import Sandbox, SandboxConfig
     from .sandbox import doctor as examine
 

@@ -184,6 +184,23 @@ def compiles(code: str) -> bool:
     return True
 
 
+def defines(code: str, name: str) -> bool:
+    """Whether code that compiles binds the name at its top level, also under an `if` or `try`."""
+    try:
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: list[ast.AST] = list(ast.parse(code).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # nested deeper than the compiler minds
+        return False
+    for node in found:  # grows while it is walked
+        if isinstance(node, (ast.If, ast.Try, ast.With, ast.ExceptHandler)):
+            found += ast.iter_child_nodes(node)
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if name in (getattr(node, "name", None), *(target.id for target in targets if isinstance(target, ast.Name))):
+            return True
+    return False
+
+
 def repair_code(code: str) -> str | None:
     """Code as Python can compile it, or None. Sound code is returned untouched.
 

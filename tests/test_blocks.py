@@ -13,6 +13,7 @@ from autoif_blocks.blocks.generators import normal_form
 from autoif_blocks.blocks.queries import query_of
 from autoif_blocks.blocks.threshold import Threshold
 from autoif_blocks.errors import StopRun
+from autoif_blocks.parsing import defines
 
 NO_COMMA = "def evaluate(response):\n    return ',' not in response"
 NO_COMMA_HELPED = (
@@ -452,3 +453,16 @@ def test_what_a_datatrove_formatter_changes_is_the_field(bench: Bench) -> None:
     (row,) = bench.run(step, [{"response": "write to jane@mail.org"}])
     assert "jane" not in row["response"]
     assert "text" not in row
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        (NO_COMMA, True), ("evaluate = lambda response: True", True), ("class evaluate:\n    pass", True),
+        ("try:\n    import re\nexcept ImportError:\n    pass\nelse:\n    def evaluate(r):\n        return True", True),
+        ("if True:\n    def evaluate(response):\n        return True", True),
+        ("def check(response):\n    def evaluate(response):\n        return True", False), ("evaluate(3)", False),
+    ],
+)  # fmt: skip
+def test_a_function_must_stand_at_the_top_level(code: str, found: bool) -> None:
+    assert defines(code, "evaluate") is found

@@ -19,6 +19,7 @@ as `error`; a block that fails on every one of its first records is broken and s
 
 from __future__ import annotations
 
+import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -155,12 +156,11 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
     def _log(self, folder: str, record_id: str, row: Mapping[str, Any]) -> None:
         if self.context is None:
             return
+        file = f"{folder}/{self.step}.jsonl"
         try:
-            self.context.write(f"{folder}/{self.step}.jsonl", {"id": record_id, **row})
-        except (TypeError, ValueError):  # the log must take what the step's own file could not
-            self.context.write(
-                f"{folder}/{self.step}.jsonl", {"id": record_id, **row, "record": repr(row.get("record"))}
-            )
+            self.context.write(file, {"id": record_id, **row})
+        except (TypeError, ValueError, RecursionError):  # the log must take what the step's own file could not
+            self.context.write(file, {"id": record_id, **row, "record": reprlib.repr(row.get("record"))})
 
 
 class AsyncBlock(Block):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 from datatrove.data import Document
 
 from ..errors import DropRecord, StopRun
-from ..parsing import find_lines, find_object, repair_code, strip_reasoning, to_bool
+from ..parsing import defines, find_lines, find_object, repair_code, strip_reasoning, to_bool, unwrap
 from ..records import Record, seeded_random
 from ..streaming import stream
 from .base import Generator
@@ -51,6 +50,10 @@ class SelfInstruct(Generator):
         self.min_chars = min_chars
         self.max_chars = max_chars
         self.reads = sorted({*self.reads, field})
+        self.writes = (field,)
+
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        return frozenset(self.writes)  # new instructions have nothing else, whatever the seeds had
 
     def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         seeds: dict[str, Record] = {}
@@ -155,16 +158,6 @@ class WriteVerifiers(Generator):
         return None
 
 
-def defines(code: str, name: str) -> bool:
-    """Whether code that compiles binds the name at its top level, also under an `if` or `try`."""
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
-            return True
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            return True
-    return False
-
-
 class BackTranslate(Generator):
     """Has functions put into words again (paper section 3.2): what a function really checks shows in the words.
 
@@ -188,7 +181,7 @@ class BackTranslate(Generator):
         return self.parse([text for completions in answers for text in completions], record)
 
     def parse(self, completions: list[str], record: Record) -> Iterable[Record]:
-        said = [strip_reasoning(completion).strip("\"'` \n") for completion in completions]
+        said = [unwrap(strip_reasoning(completion)) for completion in completions]
         for _ in range(said.count("")):
             self.discard(record, "empty_completion")
         if not any(said):

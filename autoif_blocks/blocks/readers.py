@@ -23,6 +23,10 @@ class Reader(Block):
     limit: int | None = None
     """read only so many records (`--limit`)"""
 
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        # In the middle of a recipe two kinds of records go on: they have in common what both have.
+        return before & frozenset(self.writes) if before else frozenset(self.writes)
+
     def read(self) -> Iterable[Record]:
         """The records, each task all of them: sharding is done here, by id."""
         raise NotImplementedError(f"{type(self).__name__} must define read()")
@@ -80,7 +84,7 @@ def rows_of(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def problems_of(lines: Iterable[Any], path: str) -> list[str]:
     """What keeps a file from being read: its first error, or that it is empty."""
     try:
-        return [] if sum(1 for _ in lines) else [f"{path} is empty"]
+        return [] if sum(1 for _ in lines) else [f"{path} is empty: it needs at least one line"]
     except ValueError as error:
         return [str(error)]
 
