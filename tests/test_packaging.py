@@ -29,7 +29,8 @@ def test_what_has_broken_its_users_is_bounded_above(name: str) -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(autoif_blocks.__all__) == autoif_blocks.__all__
     assert set(autoif_blocks.__all__) == {
-        "AutoIF", "AutoIFError", "Block", "DropRecord", "Executor", "Filter", "Generator", "ModelUnavailable", "Outcome",
+        "AutoIF", "AutoIFError", "Block", "DropRecord", "Executor", "Filter", "Generator", "ModelUnavailable",
+        "Outcome",
         "Reader", "Recipe", "RecipeError", "Record", "RunOptions", "SandboxUnavailable", "Scorer", "StopRun",
     }  # fmt: skip
     for name in autoif_blocks.__all__:
