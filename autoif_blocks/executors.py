@@ -22,7 +22,7 @@ from .blocks.writers import StepFile
 from .context import RunContext, RunSettings
 from .errors import AutoIFError, StopRun
 from .outputs import merge
-from .recipe import ExecutorConfig
+from .steps import ExecutorConfig
 
 
 @dataclass

@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .accounting import Meter
-from .recipe import Recipe, Step
+from .recipe import Recipe
 from .run import RunOptions
 from .state import RunState, StepCounts
+from .steps import Step
 
 PLAIN_INTERVAL = 5.0  # seconds between two lines where there is no terminal
 LIVE_INTERVAL = 0.5

@@ -7,18 +7,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from datatrove.pipeline.base import PipelineStep
+from typing import TYPE_CHECKING, Any
 
 from .blocks.base import Block, Generator
-from .blocks.foreign import Foreign
 from .client import ModelConfig
 from .errors import RecipeError
+from .flow import Placed, check_flow
 from .options import fitted, misfits, nearest, options_of, shown
+from .overrides import override
 from .resolve import find_block
 from .sandbox import SandboxConfig
 from .source import Source, Where, read
+from .steps import BlockSpec, ExecutorConfig, Step
 
 if TYPE_CHECKING:
     from .run import RunOptions
@@ -26,53 +26,6 @@ if TYPE_CHECKING:
 # A step's name is a file's name and a word of the command line, where digits alone are a step's number.
 _NAME = re.compile(r"\A(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
 _RESERVED = {"run", "stage", "dropped", "discarded", "logs", "cache"}
-
-
-@dataclass(frozen=True)
-class ExecutorConfig:
-    """How a run is spread: `tasks` shards of the records, `workers` processes at a time."""
-
-    type: Literal["local"] = "local"
-    tasks: int = 1
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if self.tasks < 1 or self.workers < 1:
-            raise ValueError(f"tasks and workers must be at least 1, got {self.tasks} and {self.workers}")
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """A block as the recipe names it; `build` makes it."""
-
-    cls: type[PipelineStep]
-    options: dict[str, Any]
-    title: str
-    where: Where
-    text_field: str = ""
-
-    def build(self) -> Block:
-        """A fresh block.
-
-        Raises:
-            Exception: whatever the constructor thinks of its options.
-        """
-        if issubclass(self.cls, Block):
-            return self.cls(**fitted(self.cls, self.options))
-        return Foreign(self.cls(**self.options), self.text_field)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One item of the recipe: a name, and a block or a few in a row."""
-
-    name: str
-    number: int
-    blocks: tuple[BlockSpec, ...]
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -106,7 +59,9 @@ class Recipe:
         Raises:
             RecipeError: it is wrong; `problems` has a line number, a step, what, and what to do for each mistake.
         """
-        source = read(path, overrides)
+        source = read(path)
+        for assignment in overrides:
+            override(source, assignment)
         loaded = _Check(source).recipe()
         if source.problems or loaded is None:
             raise RecipeError(sorted(set(source.problems)))
@@ -148,17 +103,6 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """A block of the recipe in its place. What is wrong with it is noted; without a `spec` it cannot be built."""
-
-    step: str
-    where: Where
-    title: str
-    spec: BlockSpec | None = None
-    block: Block | None = None
-
-
 class _Check:
     """Walks a recipe's data, noting problems in the source; what is right becomes a `Recipe`."""
 
@@ -175,13 +119,13 @@ class _Check:
         }
         sandbox = self._part(SandboxConfig, self._mapping("sandbox"), ("sandbox",), "sandbox")
         executor = self._part(ExecutorConfig, self._mapping("executor"), ("executor",), "executor")
-        placed: list[_Placed] = []
+        placed: list[Placed] = []
         steps: list[Step] = []
         for number, (name, blocks) in enumerate(self._steps(), start=1):
             here = [self._built(block) for block in blocks]
             placed += here
             steps.append(Step(name, number, tuple(block.spec for block in here if block.spec is not None)))
-        self._flow(placed)
+        check_flow(self.source, placed)
         if self.source.problems:
             return None
         output_dir = _path(top.get("output_dir", "output"))
@@ -232,7 +176,7 @@ class _Check:
             self.source.add(_pointing(error, config, where), "", f"{title}: {error}")
             return None
 
-    def _steps(self) -> Iterator[tuple[str, list[_Placed]]]:
+    def _steps(self) -> Iterator[tuple[str, list[Placed]]]:
         listed = self.data.get("steps")
         if not isinstance(listed, list) or not listed:
             got = "an empty list" if listed == [] else shown(listed)
@@ -244,7 +188,7 @@ class _Check:
             if not isinstance(item, dict):
                 message = f"step {index + 1} must be a mapping with 'name' and 'block', got {shown(item)}"
                 self.source.add(where, "", message)
-                yield str(index + 1), [_Placed("", where, "")]
+                yield str(index + 1), [Placed("", where, "")]
                 continue
             name = self._step_name(item, index, names)
             yield name, list(self._blocks(item, name, where))
@@ -267,7 +211,7 @@ class _Check:
             return name
         return name if isinstance(name, str) and _NAME.match(name) else str(index + 1)
 
-    def _blocks(self, item: dict[str, Any], step: str, where: Where) -> Iterator[_Placed]:
+    def _blocks(self, item: dict[str, Any], step: str, where: Where) -> Iterator[Placed]:
         inner = {key: value for key, value in item.items() if key != "name"}
         if "blocks" not in inner:
             yield self._block(inner, step, where)
@@ -278,7 +222,7 @@ class _Check:
         if not isinstance(listed, list) or not listed:
             got = "an empty list" if listed == [] else shown(listed)
             self.source.add((*where, "blocks"), step, f"'blocks' must be a list of at least one block, got {got}")
-            yield _Placed(step, where, "")
+            yield Placed(step, where, "")
             return
         for index, config in enumerate(listed):
             at = (*where, "blocks", index)
@@ -287,21 +231,21 @@ class _Check:
             else:
                 message = f"a block must be a mapping with 'block' and its options, got {shown(config)}"
                 self.source.add(at, step, message)
-                yield _Placed(step, at, "")
+                yield Placed(step, at, "")
 
-    def _block(self, config: dict[str, Any], step: str, where: Where) -> _Placed:
+    def _block(self, config: dict[str, Any], step: str, where: Where) -> Placed:
         name = config.get("block")
         if not isinstance(name, str):
             typo = next((key for key in config if nearest(key, ["block", "blocks"], "keys").startswith("did")), None)
             hint = f"is '{typo}' meant to be it?" if typo and typo != "block" else "`autoif blocks` lists them"
             self.source.add(where, step, f"a step needs a 'block' (or a list of 'blocks'): {hint}")
-            return _Placed(step, where, "")
+            return Placed(step, where, "")
         title = re.split("[.:]", name)[-1]
         try:
             cls = find_block(name, self.source.folder)
         except ValueError as error:
             self.source.add((*where, "block"), step, str(error))
-            return _Placed(step, where, title)
+            return Placed(step, where, title)
         ours = issubclass(cls, Block)
         options = {key: value for key, value in config.items() if key != "block" and (ours or key != "text")}
         wrong = list(misfits(cls, options, title, check_types=ours))
@@ -313,12 +257,12 @@ class _Check:
             self.source.add(
                 where, step, f"{title} is a datatrove block: say which field is its text, like `text: response`"
             )
-            return _Placed(step, where, title)
+            return Placed(step, where, title)
         if wrong:
             if issubclass(cls, Generator) and isinstance(options.get("model"), str):
                 self._known_model(options["model"], step, where)
-            return _Placed(step, where, title)
-        return _Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field))
+            return Placed(step, where, title)
+        return Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field))
 
     def _file_option(self, cls: type, key: str, value: Any, step: str, where: Where) -> Any:
         """Options that name files are relative to the recipe; a prompt may stand in a file of its own."""
@@ -344,7 +288,7 @@ class _Check:
             message = f"there is no model '{model}' under 'models'; {nearest(model, models, 'models')}"
             self.source.add((*where, "model"), step, message)
 
-    def _built(self, placed: _Placed) -> _Placed:
+    def _built(self, placed: Placed) -> Placed:
         """The block made once, to hear what its constructor says, and its files looked into."""
         spec, step, where = placed.spec, placed.step, placed.where
         if spec is None:
@@ -377,45 +321,7 @@ class _Check:
                     self.source.add(where, step, f"{spec.title}: {message}")
             except Exception as error:
                 self.source.add(where, step, f"{spec.title}: its check() fails: {type(error).__name__}: {error}")
-        return _Placed(step, where, placed.title, spec, block)
-
-    def _flow(self, placed: list[_Placed]) -> None:
-        """Checks that the first block reads records, and that each reads only fields that an earlier one writes."""
-        fields: frozenset[str] | None = frozenset()  # None: anything may be there, after a block that is not known
-        lost: dict[str, str] = {}
-        for index, here in enumerate(placed):
-            block = here.block
-            if block is None:
-                fields = None
-                continue
-            is_reader = block.kind == "reader" or getattr(block, "is_reader", False)
-            if index == 0 and not is_reader:
-                advice = "begin with a reader: read_lines, read_jsonl or a datatrove reader"
-                message = f"{here.title} cannot come first, there are no records yet: {advice}"
-                self.source.add(here.where, here.step, message)
-                fields = None
-            if fields is None:
-                continue
-            for name in sorted(set(block.reads) - fields):
-                hint = self._hint(name, fields, placed[index + 1 :], lost)
-                where = _naming(name, here.spec.options if here.spec else {}, here.where)
-                self.source.add(where, here.step, f"{here.title} reads '{name}', which no earlier step writes; {hint}")
-            before = fields | set(block.reads)
-            try:
-                fields = None if block.kind == "datatrove" and is_reader else frozenset(block.fields_after(before))
-            except Exception as error:
-                message = f"{here.title}: its fields_after() fails: {type(error).__name__}: {error}"
-                self.source.add(here.where, here.step, message)
-                fields = None
-            lost |= dict.fromkeys(before - (fields or before), here.step)
-
-    def _hint(self, name: str, fields: frozenset[str], later: list[_Placed], lost: Mapping[str, str]) -> str:
-        if name in lost:
-            return f"step '{lost[name]}' does not pass it on: add it to what that step keeps"
-        writers = list(dict.fromkeys(other.step for other in later if other.block and name in other.block.writes))
-        if writers:
-            return f"it is written by {', '.join(map(repr, writers))}: move that step before this one"
-        return nearest(name, sorted(fields), "fields here")
+        return Placed(step, where, placed.title, spec, block)
 
 
 _UNREADABLE = "(a file that cannot be read)"
@@ -426,15 +332,6 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # ~nobody
         return Path(text)
-
-
-def _naming(field: str, options: Mapping[str, Any], where: Where) -> Where:
-    """The option that names a field, alone, in a list or in a template; else the whole block."""
-    word = re.compile(rf"\b{re.escape(field)}\b")
-    for option, value in options.items():
-        if any(isinstance(text, str) and word.search(text) for text in (value if isinstance(value, list) else [value])):
-            return (*where, option)
-    return where
 
 
 def _pointing(error: BaseException, options: Mapping[str, Any], where: Where) -> Where:

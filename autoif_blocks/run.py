@@ -28,9 +28,10 @@ from .errors import AutoIFError, RecipeError, StopRun
 from .executors import execute, stages_of
 from .identity import identity, refuse_to_overwrite
 from .outputs import merge, write_json
-from .recipe import Recipe, Step
+from .recipe import Recipe
 from .simulated import simulated_teacher
 from .state import RunState, StepCounts
+from .steps import Step
 
 WORK = ".work"
 

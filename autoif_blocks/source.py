@@ -1,4 +1,4 @@
-"""A recipe's YAML as plain data that remembers where each value stands: lines, `${ENV}`, `--set`.
+"""A recipe's YAML as plain data that remembers where each value stands: lines, `${ENV}`.
 
 Values are read as YAML 1.2 has them, so `no`, `on`, `12:30` and `2024-01-01` are words and `010` is ten. Tags, keys
 that are no words, and whatever would take long to read are refused.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _MAX_NUMBER = 2**63
 
 _ENV = re.compile(r"\$(\$?)\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 _ENV_GONE_WRONG = re.compile(r"(?<!\$)\$\{[A-Za-z_][^{}]*\}?")
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _PLAIN: list[tuple[re.Pattern[str], Callable[[str], Any]]] = [
     (re.compile(r"|~|null|Null|NULL"), lambda text: None),
     (re.compile(r"true|True|TRUE"), lambda text: True),
@@ -95,8 +95,8 @@ class Source:
         self.problems.append(Problem(self.file, self.line(where), step, message))
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Source:
-    """The recipe at `path` with the overrides `path.to.option=value` put in.
+def read(path: str | Path) -> Source:
+    """The recipe at `path`.
 
     Raises:
         RecipeError: the file cannot be read or is not YAML; problems within it are in `Source.problems`.
@@ -104,17 +104,15 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     file = str(path)
     source = Source(file, Path(), {})
     try:
-        data = _value_of(_text_of(path, file), source)
+        data = value_of(_text_of(path, file), source)
     except yaml.MarkedYAMLError as error:
-        message, mark = _explain(error)
+        message, mark = explain(error)
         raise RecipeError([Problem(file, mark.line + 1 if mark else 0, "", message)]) from error
     if not isinstance(data, dict):
         what = "it is empty" if data is None else f"this is {'a list' if isinstance(data, list) else 'a single value'}"
         raise RecipeError([Problem(file, 1, "", f"a recipe is a mapping with at least 'steps': {what}")])
     source.data = data
     source.folder = Path(path).resolve().parent
-    for override in overrides:
-        _override(source, override)
     return source
 
 
@@ -136,7 +134,7 @@ def _text_of(path: str | Path, file: str) -> str:
         raise RecipeError([Problem(file, 0, "", f"cannot read the recipe: {reason}")]) from error
 
 
-def _explain(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
+def explain(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
     said = str(error.problem or error.context)
     mark = error.problem_mark or error.context_mark
     if isinstance(error, _Refused):
@@ -147,7 +145,7 @@ def _explain(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
     return f"not YAML: {said}", mark
 
 
-def _value_of(text: str, source: Source, where: Where = ()) -> Any:
+def value_of(text: str, source: Source, where: Where = ()) -> Any:
     """The data of a YAML text, its lines and problems noted in the source.
 
     Raises:
@@ -157,7 +155,7 @@ def _value_of(text: str, source: Source, where: Where = ()) -> Any:
     if match is not None:
         mark = yaml.Mark("", 0, text.count("\n", 0, match.start()), 0, "", 0)
         raise _Refused(problem=f"the character {match[0]!r} cannot stand in a recipe: delete it", problem_mark=mark)
-    loader = _Loader(text)
+    loader = Loader(text)
     try:
         node = loader.get_single_node()
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF"
@@ -166,7 +164,7 @@ def _value_of(text: str, source: Source, where: Where = ()) -> Any:
     return _Builder(source).build(node, where) if node is not None else None
 
 
-class _Loader(yaml.BaseLoader):
+class Loader(yaml.BaseLoader):
     """Composes nodes that tell plain values from quoted ones by their tag, and stops at what is too much."""
 
     def __init__(self, text: str) -> None:
@@ -257,7 +255,7 @@ class _Builder:
                 self._problem(node, f"'{wrong[0]}' names no variable: {advice}")
                 self._source.unset.add(where)
             text = _ENV.sub(lambda match: self._variable(match, node, where), text)
-        if wrong := _UNWRITABLE.search(text):
+        if wrong := UNWRITABLE.search(text):
             raise _Refused(problem=f"the character {wrong[0]!r} cannot stand in a value", problem_mark=_start(node))
         return self._plain(text, node) if node.tag == "plain" else text
 
@@ -292,115 +290,3 @@ class _Builder:
 def _start(node: yaml.Node) -> yaml.Mark:
     assert node.start_mark is not None
     return node.start_mark
-
-
-# --set path.to.option=value
-
-
-def _override(source: Source, override: str) -> None:
-    path, equals, text = override.partition("=")
-    path = path.strip()
-    names = path.split(".")
-    if not equals or not all(names):
-        _complain(source, path, "write it as path.to.option=value")
-        return
-    try:
-        where = tuple(_locate(source.data, names))
-    except LookupError as error:
-        _complain(source, path, error.args[0])
-        return
-    if _UNWRITABLE.search(text):
-        _complain(source, path, "the value is no UTF-8 text")
-        return
-    aside = Source(source.file, source.folder, {})
-    try:
-        value = _typed(text, aside, where)
-    except yaml.MarkedYAMLError as error:
-        _complain(source, path, _explain(error)[0])
-        return
-    for problem in aside.problems:
-        _complain(source, path, problem.message)
-    source.unset |= aside.unset
-    target: Any = source.data
-    for key in where[:-1]:
-        inner = target.get(key) if isinstance(target, dict) else target[key]
-        if inner is None:
-            inner = target[key] = {}
-        target = inner
-    target[where[-1]] = value
-    for known in [known for known in source.lines if known[: len(where)] == where and known != where]:
-        del source.lines[known]
-    source.overridden[where] = path
-
-
-def _complain(source: Source, path: str, message: str) -> None:
-    # The value stays out of it: it may be a key.
-    source.problems.append(Problem(source.file, 0, "", f"--set {path or '(nothing)'}: {message}"))
-
-
-def _typed(text: str, source: Source, where: Where) -> Any:
-    """A value as typed in a shell: YAML for numbers, `[a, b]`, `{a: b}` and quoted text, otherwise text as it is."""
-    if text.lstrip().startswith(("{{", "{%")):
-        return text  # a template
-    try:
-        node = _Loader(text).get_single_node()
-    except (yaml.YAMLError, ValueError, OverflowError):  # `> 8`, `*.txt`, `say "x": …`
-        return text
-    flow = isinstance(node, yaml.ScalarNode) and node.style not in ("|", ">")
-    if node is not None and not flow and not getattr(node, "flow_style", False):
-        return text  # `Rate this: …` is a sentence, `>8` is a threshold
-    return _value_of(text, source, where)
-
-
-def _locate(data: dict[str, Any], names: list[str]) -> Iterator[str | int]:
-    """The path in the data that dotted names mean; items of lists are named by their name, block or number from 1.
-
-    Raises:
-        LookupError: a name leads nowhere.
-    """
-    here: Any = data
-    index = 0
-    while index < len(names):
-        name = names[index]
-        if isinstance(here, dict):  # a model may be called qwen2.5
-            joined = (".".join(names[index:end]) for end in range(len(names), index, -1))
-            name = next((whole for whole in joined if whole in here), name)
-        index += name.count(".") + 1
-        last = index == len(names)
-        # A step of several blocks is addressed as `steps.<step>.<block>.<option>`.
-        if isinstance(here, dict) and isinstance(here.get("blocks"), list) and name not in here:
-            if last:
-                raise LookupError(
-                    f"this step has several blocks, name one of them before '{name}': {_names(here['blocks'])}"
-                )
-            yield "blocks"
-            here = here["blocks"]
-        if isinstance(here, list):
-            number = _item(here, name)
-            yield number
-            here = here[number]
-        elif isinstance(here, dict) or here is None:
-            yield name
-            here = (here or {}).get(name)
-        else:
-            raise LookupError(f"'{'.'.join(names[: index - 1])}' is a single value and has no '{name}'")
-    if names[0] == "steps" and len(names) < 3:
-        raise LookupError("name a step and an option of it: steps.<step>.<option>=value")
-
-
-def _item(items: list[Any], name: str) -> int:
-    for key in ("name", "block"):
-        found = [number for number, item in enumerate(items) if isinstance(item, dict) and item.get(key) == name]
-        if len(found) > 1:
-            numbers = ", ".join(str(number + 1) for number in found)
-            raise LookupError(f"there are {len(found)} '{name}': say which by its number, {numbers}")
-        if found:
-            return found[0]
-    if re.fullmatch("[0-9]{1,9}", name) and 1 <= int(name) <= len(items):
-        return int(name) - 1
-    raise LookupError(f"there is no '{name}'; there are {_names(items) or 'none'}")
-
-
-def _names(items: list[Any]) -> str:
-    named = (item if isinstance(item, dict) else {} for item in items)
-    return ", ".join(str(item.get("name") or item.get("block") or number) for number, item in enumerate(named, start=1))

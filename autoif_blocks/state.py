@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .accounting import Meter, total
 
 if TYPE_CHECKING:
-    from .recipe import Step
+    from .steps import Step
 
 
 @dataclass(frozen=True)

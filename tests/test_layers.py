@@ -16,7 +16,7 @@ ORDER = """
     streaming context
     blocks.threshold blocks.base blocks.readers blocks.queries blocks.generators blocks.executors blocks.judges
     blocks.filters blocks.writers blocks.foreign blocks
-    options source resolve recipe
+    options source overrides resolve steps flow recipe
     identity state outputs simulated executors run progress autoif describe
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
