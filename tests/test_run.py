@@ -438,3 +438,23 @@ def test_an_edited_block_and_one_of_the_same_name_elsewhere_are_read_afresh(benc
     (bench.folder / "script.py").write_text(script)
     done = subprocess.run([sys.executable, bench.folder / "script.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_faulty_server_changes_no_byte(first: Path, tmp_path: Path) -> None:
+    """Errors, busy answers, connections cut in the middle and choices left out are all made good."""
+    faults = (
+        "--error-500-rate 0.05 --error-429-rate 0.1 --retry-after 0.05 --disconnect-rate 0.03 --fewer-choices-rate 0.1"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "autoif_blocks", "teacher", "--port", "0", *faults.split()],
+        stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            done = autoif("run", AUTOIF, *SMALL, "--base-url", url, "--output-dir", tmp_path)
+        finally:
+            server.terminate()
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path) == tree(first)
+    assert json.loads((tmp_path / "run.json").read_text())["totals"]["retries"] > 20
