@@ -78,11 +78,11 @@ def test_the_ten_steps_leave_their_files_and_add_up(first: Path) -> None:
     [
         ["--batch-size", "3"],
         ["--batch-size", "256"],
-        ["--process-num", "1"],
+        pytest.param(["--process-num", "1"], marks=pytest.mark.heavy),
         ["--set", "executor.tasks=3", "--set", "executor.workers=2"],
-        ["--set", "models.teacher.max_n=1", "--set", "models.judge.max_n=2"],
+        pytest.param(["--set", "models.teacher.max_n=1", "--set", "models.judge.max_n=2"], marks=pytest.mark.heavy),
     ],
-    ids=lambda how: "-".join(how),
+    ids="-".join,
 )
 def test_the_results_do_not_depend_on_how_they_were_made(first: Path, tmp_path: Path, how: list[str]) -> None:
     done = autoif("run", AUTOIF, *SMALL, *how, "--output-dir", tmp_path / "out")
@@ -265,7 +265,7 @@ def wait_for_completions(out: Path, count: int) -> None:
     raise AssertionError("the run made no progress")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.heavy), signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_continues_to_the_same_bytes(first: Path, tmp_path: Path, how: signal.Signals) -> None:
     run = start(tmp_path, "--set", "flush_interval=0.2")
     wait_for_completions(tmp_path, 100)
@@ -440,6 +440,7 @@ def test_an_edited_block_and_one_of_the_same_name_elsewhere_are_read_afresh(benc
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.heavy
 def test_a_faulty_server_changes_no_byte(first: Path, tmp_path: Path) -> None:
     """Errors, busy answers, connections cut in the middle and choices left out are all made good."""
     faults = (
