@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -108,6 +111,7 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
     pipeline: list[PipelineStep]
 
     def run(self) -> PipelineStats | None:
+        self._owner = os.getpid()
         with self._stderr_in("run", restore=True):
             if self.workers > 1:
                 return super().run()
@@ -120,6 +124,8 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
         return None
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        if os.getpid() != self._owner:
+            threading.Thread(target=_die_with, args=(self._owner,), daemon=True).start()
         with self._stderr_in(f"task_{rank:05d}"):
             return super()._run_for_rank(rank, local_rank, node_rank)
 
@@ -136,3 +142,10 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
                 logger.remove()  # datatrove's handlers, too, hold this file
         if restore:
             logger.add(sys.stderr)
+
+
+def _die_with(owner: int) -> None:
+    """Ends this worker when the run that it belongs to is gone: a kill -9 must not leave it writing beside the next."""
+    while Path(f"/proc/{owner}").exists():
+        time.sleep(0.2)
+    os._exit(1)

@@ -79,7 +79,9 @@ class Record(Mapping[str, Any]):
         return Record(Document(text=self.document.text, id=self.id, metadata=fields))
 
     def child(self, *distinct: object, **fields: Any) -> Record:
-        """A new record that inherits the fields; its id follows from this one's id and from `distinct`."""
+        """A new record that inherits the fields; its id follows from this one's id and from `distinct`, or from the new
+        fields if that is left out."""
+        distinct = distinct or (repr(sorted(fields.items(), key=lambda item: item[0])),)
         metadata = {**self.document.metadata, **fields}
         return Record(Document(text=self.document.text, id=content_hash(self.id, *distinct), metadata=metadata))
 
