@@ -81,7 +81,7 @@ class Record(Mapping[str, Any]):
     def child(self, *distinct: object, **fields: Any) -> Record:
         """A new record that inherits the fields; its id follows from this one's id and from `distinct`, or from the new
         fields if that is left out."""
-        distinct = distinct or (repr(sorted(fields.items(), key=lambda item: item[0])),)
+        distinct = distinct or (repr(sorted(fields.items())),)
         metadata = {**self.document.metadata, **fields}
         return Record(Document(text=self.document.text, id=content_hash(self.id, *distinct), metadata=metadata))
 

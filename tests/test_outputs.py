@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,38 +47,37 @@ def test_ids_of_any_length_are_read(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "a')
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk takes root")
-def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of its own of that size; skips the test where none can be mounted."""
+    disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine mounts nothing")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True
+    ).returncode:
+        pytest.skip("this machine mounts nothing, or only for root")
     try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"".join(to_line({"id": str(n), "text": "x" * 1000}) for n in range(100)))
+    with small_disk(tmp_path, "64k") as disk:
         (disk / "out.jsonl").write_bytes(to_line({"id": "old"}))
-        (tmp_path / "p").write_bytes(b"".join(to_line({"id": str(n), "text": "x" * 1000}) for n in range(100)))
         with pytest.raises(StopRun, match="No space left"):
             merge([tmp_path / "p"], disk / "out.jsonl")
         assert (disk / "out.jsonl").read_bytes() == to_line({"id": "old"})
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk takes root")
 def test_a_run_on_a_full_disk_says_so(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine mounts nothing")
     recipe = Path(__file__).parent.parent / "autoif.yaml"
-    try:
+    with small_disk(tmp_path, "300k") as disk:
         done = subprocess.run(
             [sys.executable, "-m", "autoif_blocks", "run", str(recipe), "--limit", "20", "--output-dir", str(disk)],
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr or "full" in done.stderr
