@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,6 +37,25 @@ class Meter:
     completion_tokens: int = 0
     cost: float = 0.0
     """in the currency of the model's `price`"""
+    hedges: int = 0
+    """requests that were asked a second time because the first took long"""
+    busy: float = 0.0
+    """seconds that requests took, summed"""
+    latency: Counter[str] = field(default_factory=Counter)
+    """how long answers took: counts by k for 2^(k/4) to 2^((k+1)/4) seconds; JSON has no keys but text"""
+
+    def answered(self, seconds: float) -> None:
+        self.busy += seconds
+        self.latency[str(math.floor(4 * math.log2(max(seconds, 1e-6))))] += 1
+
+    def quantile(self, share: float) -> float:
+        """Seconds within which this share of the answers came, to about a tenth; 0 if none has come."""
+        left = share * self.latency.total()
+        for bucket in sorted(map(int, list(self.latency))):
+            left -= self.latency[str(bucket)]
+            if left <= 0:
+                return float(2 ** ((bucket + 0.5) / 4))
+        return 0.0
 
     @property
     def balanced(self) -> bool:
@@ -55,8 +75,10 @@ class Meter:
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Meter:
-        values = {"taken": row["in"], "given": row["out"], **{k: v for k, v in row.items() if k not in ("in", "out")}}
-        return cls(**{**values, "dropped": Counter(row["dropped"]), "discarded": Counter(row["discarded"])})
+        names = {"in": "taken", "out": "given"}
+        counters = {item.name for item in fields(cls) if item.default_factory is Counter}
+        values: dict[str, Any] = {names.get(k, k): Counter(v) if k in counters else v for k, v in row.items()}
+        return cls(**values)
 
 
 def total(meters: list[Meter]) -> Meter:

@@ -11,6 +11,8 @@ from typing import Any
 
 from .errors import Retry
 
+_MOST_CHARACTERS_A_TOKEN = 7  # prose has four to five
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -52,7 +54,11 @@ def read_answer(raw: bytes, count: int) -> Answer:
     if not found:
         raise Retry(f"an answer without choices: {said(raw)}")
     usage = answer.get("usage")
-    return Answer(_placed(found, count), _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens"))
+    written = _tokens(usage, "completion_tokens")
+    characters = sum(len(completion.text) for _, completion in found)
+    if len(found) > 1 and characters > _MOST_CHARACTERS_A_TOKEN * written:
+        written *= len(found)  # llama.cpp's server counts one choice only
+    return Answer(_placed(found, count), _tokens(usage, "prompt_tokens"), written)
 
 
 def _placed(found: list[tuple[Any, Completion]], count: int) -> dict[int, Completion]:

@@ -18,8 +18,9 @@ from typing import IO, Any, TypeVar
 
 from .accounting import Meter
 from .cache import Cache
-from .client import Client, ModelConfig
+from .client import Client
 from .errors import AutoIFError, StopRun
+from .models import ModelConfig
 from .records import to_line
 from .sandbox import Sandbox, SandboxConfig
 from .streaming import Feeder
@@ -93,8 +94,8 @@ class RunContext:
         now = self._now
         if model not in now.clients:
             config = self.settings.models[model]
-            url = self.settings.base_urls.get(model, config.base_url)
-            now.clients[model] = Client(config, url, now.cache, self.settings.seed)
+            url = self.settings.base_urls.get(model)
+            now.clients[model] = Client(config, url or config.base_urls, now.cache, self.settings.seed)
         return now.clients[model]
 
     async def sandbox(self) -> Sandbox:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .blocks.base import Block, Generator
-from .client import ModelConfig
 from .errors import RecipeError
 from .flow import Placed, check_flow
+from .models import ModelConfig
 from .options import fitted, misfits, nearest, options_of, shown
 from .overrides import override
 from .resolve import find_block

@@ -22,11 +22,11 @@ from .blocks.filters import Limit
 from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
 from .cache import Cache
-from .client import SIMULATED
 from .context import RunSettings
 from .errors import AutoIFError, RecipeError, StopRun
 from .executors import execute, stages_of
 from .identity import identity, refuse_to_overwrite
+from .models import SIMULATED
 from .outputs import merge, write_json
 from .recipe import Recipe
 from .simulated import simulated_teacher
@@ -193,7 +193,7 @@ class _Run:
                 writers = sum(1 for _ in itertools.takewhile(lambda block: block.kind == "writer", reversed(chain)))
                 chain.insert(len(chain) - writers, Limit(self.options.limit))
             for position, block in enumerate([*chain, StepFile(step.file)]):
-                block.step, block.position = step.name, position
+                block.step, block.position, block.order = step.name, position, step.number
                 yield block
 
     # After the last record

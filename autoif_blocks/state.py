@@ -38,7 +38,10 @@ class StepCounts:
 
     def to_dict(self) -> dict[str, Any]:
         blocks = [{"block": name, **meter.to_dict()} for name, meter in self.blocks]
-        return {"name": self.name, "number": self.number, "file": self.file, **self.whole.to_dict(), "blocks": blocks}
+        whole = self.whole
+        seconds = {name: round(whole.quantile(share), 3) for name, share in (("p50", 0.5), ("p99", 0.99))}
+        head = {"name": self.name, "number": self.number, "file": self.file}
+        return {**head, **whole.to_dict(), **seconds, "blocks": blocks}
 
 
 class RunState:

@@ -23,8 +23,9 @@ from aiohttp import web
 from autoif_blocks.accounting import Meter
 from autoif_blocks.answers import seconds_to_wait
 from autoif_blocks.cache import Cache
-from autoif_blocks.client import Client, Completion, ModelConfig
+from autoif_blocks.client import Client, Completion
 from autoif_blocks.errors import DropRecord, ModelUnavailable
+from autoif_blocks.models import ModelConfig
 from autoif_blocks.teacher import TeacherConfig, running
 
 Body = dict[str, Any]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from autoif_blocks.cache import Cache
-from autoif_blocks.client import ModelConfig
 from autoif_blocks.context import RunContext, RunSettings
 from autoif_blocks.errors import AutoIFError, StopRun
+from autoif_blocks.models import ModelConfig
 
 KEY = b"k" * 16
 

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
-    errors records parsing accounting cache prompts answers client
+    errors records parsing accounting cache prompts answers models limits endpoints client
     sandbox.policy sandbox.kernel sandbox.layers sandbox.child sandbox.zygote sandbox.pool sandbox.doctor sandbox
     streaming context
     blocks.threshold blocks.base blocks.readers blocks.queries blocks.generators blocks.executors blocks.judges

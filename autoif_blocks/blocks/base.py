@@ -22,7 +22,7 @@ from __future__ import annotations
 import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
@@ -35,6 +35,7 @@ from ..records import Record
 from ..sandbox import Outcome
 from ..streaming import stream
 
+FINAL = {"request_failed", "request_refused", "prompt_failed"}  # drops that asking again would not help
 BROKEN_AFTER = 20  # records that all raise: no bad data, a broken block
 
 
@@ -53,6 +54,8 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
     """options that name files to read; a recipe gives them relative to its own folder"""
     step = ""
     position = 0
+    order = 0
+    """the number of its step: when slots are short, requests of earlier steps are sent first"""
     context: RunContext | None = None
 
     def __init__(self) -> None:
@@ -199,6 +202,8 @@ class Generator(AsyncBlock):
         system: a template for the system message, if there shall be one.
         reask: how often to ask again for completions when `parse` finds nothing in those that came.
         temperature, top_p, max_tokens, stop: sampling options; those left out are the server's own.
+        json_schema: a JSON Schema that the server shall hold its answers to; one that cannot is asked without.
+        on_length: what becomes of a completion that ended at max_tokens: `keep` it, or `discard` it.
         extra: anything else to put into the request, `{top_k: 20}` for example.
     """
 
@@ -215,6 +220,8 @@ class Generator(AsyncBlock):
         top_p: float | None = None,
         max_tokens: int | None = None,
         stop: list[str] | None = None,
+        json_schema: dict[str, Any] | None = None,
+        on_length: Literal["keep", "discard"] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -229,12 +236,19 @@ class Generator(AsyncBlock):
         self.reask = reask
         options = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "stop": stop, **(extra or {})}
         self.sampling = {name: value for name, value in options.items() if value is not None}
+        if json_schema is not None:
+            schema = {"name": "answer", "schema": json_schema, "strict": True}
+            self.sampling["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if on_length is not None:
+            self.on_length = on_length
         # What the templates use is read too; what `variables` supplies does not come from the record.
         used = self.prompt.fields | (self.system.fields if self.system else frozenset())
         self.reads = sorted({*type(self).reads, *used} - set(self.supplies))
 
     supplies: ClassVar[Sequence[str]] = ()
     """template variables that the block itself gives to the prompt"""
+    on_length: str = "keep"
+    """what becomes of completions that were cut off, unless the option says otherwise"""
 
     def width(self) -> int:
         # Records that are done and not yet taken fill half of the window; the other half keeps the server busy.
@@ -250,11 +264,11 @@ class Generator(AsyncBlock):
 
     async def handle_async(self, record: Record) -> Iterable[Record]:
         for attempt in range(self.reask + 1):
-            completions = await self.ask(record, start=attempt * self.n)
             try:
+                completions = await self.ask(record, start=attempt * self.n)
                 return list(self.parse(completions, record))
             except DropRecord as drop:
-                if attempt == self.reask:
+                if attempt == self.reask or drop.reason in FINAL:
                     raise
                 self.discard(record, drop.reason, drop.detail)
         raise AssertionError("unreachable")
@@ -263,14 +277,23 @@ class Generator(AsyncBlock):
         """`n` completions of the prompt, rendered with the record's fields and `variables`; `start` numbers the first.
 
         Raises:
-            DropRecord: the request cannot be made or is refused.
+            DropRecord: the request cannot be made or is refused, or every completion was cut off.
         """
         values = {**record, **variables}
         messages = [{"role": "system", "content": self.system.render(values)}] if self.system else []
         messages.append({"role": "user", "content": self.prompt.render(values)})
         client = self.live.client(self.model)
-        completions = await client.complete(messages, n or self.n, start, self.sampling, self.meter)
-        return [completion.text for completion in completions]
+        completions = await client.complete(
+            messages, n or self.n, start, self.sampling, self.meter, priority=self.order
+        )
+        whole = [completion for completion in completions if completion.finish_reason != "length"]
+        if self.on_length == "keep" or len(whole) == len(completions):
+            return [completion.text for completion in completions]
+        if not whole:
+            raise DropRecord("cut_off", f"{len(completions)} completions, all ended by max_tokens")
+        for _ in range(len(completions) - len(whole)):
+            self.discard(record, "cut_off")
+        return [completion.text for completion in whole]
 
 
 class Executor(AsyncBlock):

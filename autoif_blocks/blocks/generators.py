@@ -168,6 +168,7 @@ class BackTranslate(Generator):
     reads = ("functions",)
     writes = ("back_translations",)
     supplies = ("function",)
+    on_length = "discard"
 
     def __init__(self, prompt: str, max_functions: int = 3, **options: Any) -> None:
         super().__init__(prompt, **options)
@@ -197,6 +198,8 @@ class Respond(Generator):
     Args:
         field: the field that holds the answer.
     """
+
+    on_length = "discard"
 
     def __init__(self, prompt: str, field: str = "response", **options: Any) -> None:
         super().__init__(prompt, **options)

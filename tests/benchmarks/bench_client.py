@@ -22,8 +22,9 @@ import aiohttp
 
 from autoif_blocks.blocks.base import Generator
 from autoif_blocks.cache import Cache
-from autoif_blocks.client import Client, ModelConfig
+from autoif_blocks.client import Client
 from autoif_blocks.context import RunContext, RunSettings
+from autoif_blocks.models import ModelConfig
 from autoif_blocks.records import Record
 
 SLOTS = 64

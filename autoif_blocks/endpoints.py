@@ -1,0 +1,292 @@
+"""The servers of one model: who is asked next, what came back, and who is passed over for a while.
+
+A slot is granted to the request whose step comes first in the recipe, since the most work waits behind it; among
+equals, to the one that asked first. Of the servers with room the least loaded gets it. A server that fails several
+times in a row while others work is left alone for a second, then for two, … up to 30 s, and tried with a single
+request after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from .answers import Answer, read_answer, said, seconds_to_wait
+from .errors import DropRecord, ModelUnavailable, Retry
+from .limits import AdaptiveLimit, RateLimit
+from .models import ModelConfig
+
+log = logging.getLogger(__name__)
+
+_BUSY_STATUS = {429, 503, 529}
+_RETRY_STATUS = {408, 409, 425}
+_REFUSED_STATUS = {400, 413, 422}
+_OPENS_AFTER = 5  # failures in a row
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+
+
+class Busy(Retry):
+    """The server has too much to do. That is no fault of the request: it is asked as long as others are served."""
+
+
+class Unreachable(Busy):
+    """Nobody listens."""
+
+
+class Slow(Retry):
+    """No answer in time."""
+
+
+class Endpoint:
+    """One server, as far as it is known."""
+
+    def __init__(self, url: str, config: ModelConfig) -> None:
+        self.url = url
+        self.limit = AdaptiveLimit(config.max_concurrency, config.adaptive)
+        self.used = 0
+        self.asked = 0
+        self.dead: ModelUnavailable | None = None
+        """why it will never answer: a wrong key, an unknown model"""
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._open_until = 0.0
+
+    def has_room(self) -> bool:
+        return self.used < (self.limit.now if self._failures < _OPENS_AFTER else 1)
+
+    def resting(self, now: float) -> float:
+        """Seconds for which it is passed over; 0 if it is not."""
+        return max(0.0, self._open_until - now)
+
+    def succeeded(self, sent: float) -> None:
+        self.limit.note(sent, refused=False)
+        self._failures, self._pause, self._open_until = 0, _FIRST_PAUSE, 0.0
+
+    def failed(self, sent: float, failure: Retry) -> bool:
+        """Whether it is passed over from now on."""
+        self.limit.note(sent, refused=isinstance(failure, (Busy, Slow)))
+        now = time.monotonic()
+        self._failures += 1
+        if self._failures < _OPENS_AFTER or now < self._open_until:
+            return False
+        self._open_until = now + self._pause
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+        return True
+
+
+class Endpoints:
+    """All servers of a model. Made, used and closed on one event loop."""
+
+    def __init__(self, config: ModelConfig, urls: Sequence[str]) -> None:
+        self.config = config
+        self.all = [Endpoint(url.rstrip("/"), config) for url in urls]
+        self._used = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[Endpoint], Endpoint | None]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._requests = RateLimit(config.rpm) if config.rpm else None
+        self._tokens = RateLimit(config.tpm) if config.tpm else None
+
+    @property
+    def name(self) -> str:
+        return ", ".join(endpoint.url for endpoint in self.all)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    def alternative(self, endpoint: Endpoint) -> bool:
+        """Whether another server could be asked right away."""
+        now = time.monotonic()
+        return any(e is not endpoint and e.dead is None and not e.resting(now) for e in self.all)
+
+    @asynccontextmanager
+    async def slot(self, priority: int, avoid: Endpoint | None = None) -> AsyncIterator[Endpoint]:
+        """Holds a slot at a server, at another than `avoid` if there is one. The lowest priority is served first."""
+        endpoint = None if self._waiting else self._free(avoid)
+        if endpoint is not None:
+            self._grant(endpoint)
+        else:
+            turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (priority, next(self._order), turn, avoid))
+            self._serve()  # by the rules for who waits: it may be that only a timer will wake it
+            try:
+                endpoint = await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give_back(turn.result())
+                raise
+        try:
+            yield endpoint
+        finally:
+            self._give_back(endpoint)
+
+    def _grant(self, endpoint: Endpoint) -> None:
+        self._used += 1
+        endpoint.used += 1
+        endpoint.asked += 1
+
+    def _give_back(self, endpoint: Endpoint) -> None:
+        self._used -= 1
+        endpoint.used -= 1
+        if self._waiting:
+            self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting:
+            _, _, turn, avoid = self._waiting[0]
+            if not turn.done():
+                endpoint = self._free(avoid)
+                if endpoint is None:
+                    return self._wake_later()
+                self._grant(endpoint)
+                turn.set_result(endpoint)
+            heapq.heappop(self._waiting)
+
+    def _wake_later(self) -> None:
+        """A server that rests comes back by itself: no slot that is given back tells of it."""
+        now = time.monotonic()
+        rests = [rest for endpoint in self.all if (rest := endpoint.resting(now))]
+        if rests and self._used < self.config.max_concurrency and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(min(rests), self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._serve()
+
+    def _free(self, avoid: Endpoint | None) -> Endpoint | None:
+        if self._used >= self.config.max_concurrency:
+            return None
+        if len(self.all) == 1:
+            endpoint = self.all[0]
+            return endpoint if endpoint.used < endpoint.limit.now else None
+        now = time.monotonic()
+        alive = [endpoint for endpoint in self.all if endpoint.dead is None] or self.all
+        awake = [endpoint for endpoint in alive if not endpoint.resting(now)]
+        # With all of them resting there is nothing to gain from waiting: the pauses between attempts are enough.
+        room = [endpoint for endpoint in awake or alive if not awake or endpoint.has_room()]
+        if len(room) > 1:
+            room = [endpoint for endpoint in room if endpoint is not avoid]
+        return min(room, key=lambda endpoint: (endpoint.used / endpoint.limit.now, endpoint.asked), default=None)
+
+    async def post(self, endpoint: Endpoint, payload: bytes, count: int, tokens: float, proven: bool) -> Answer:
+        """Sends a request and reads the answer.
+
+        Args:
+            payload: the request as JSON.
+            count: completions that it asks for.
+            tokens: what it will take, as far as one can tell; for the limit on tokens.
+            proven: whether a request to this model has succeeded.
+
+        Raises:
+            Retry: the same request may succeed later.
+            DropRecord: this request is refused.
+            ModelUnavailable: every request to this server would be refused.
+        """
+        if self._session is None:
+            self._session = self._connect()
+        if self._requests is not None:
+            await self._requests.take()
+        entry = await self._tokens.take(tokens) if self._tokens is not None else None
+        sent = time.monotonic()
+        try:
+            answer = self._read(await self._exchange(endpoint, payload, proven), count)
+        except Retry as failure:
+            if entry is not None and self._tokens is not None:
+                self._tokens.correct(entry, 0.0)
+            if endpoint.failed(sent, failure) and len(self.all) > 1:
+                log.warning("%s is passed over for a while: %s", endpoint.url, failure.reason)
+            raise
+        except ModelUnavailable as error:
+            endpoint.dead = error
+            raise
+        except DropRecord:
+            endpoint.succeeded(sent)  # it did its work
+            raise
+        endpoint.succeeded(sent)
+        if entry is not None and self._tokens is not None:
+            self._tokens.correct(entry, answer.prompt_tokens + answer.completion_tokens or entry[1])
+        return answer
+
+    def _read(self, raw: bytes, count: int) -> Answer:
+        try:
+            return read_answer(raw, count)
+        except Retry as failure:
+            raise Retry(self.shown(failure.reason)) from failure
+
+    def _connect(self) -> aiohttp.ClientSession:
+        config = self.config
+        limits = aiohttp.ClientTimeout(
+            total=config.timeout, connect=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+        )
+        return aiohttp.ClientSession(
+            timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self.headers(),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )  # fmt: skip
+
+    async def _exchange(self, endpoint: Endpoint, payload: bytes, proven: bool) -> bytes:
+        assert self._session is not None
+        address = f"{endpoint.url}/chat/completions"
+        try:
+            # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
+            async with self._session.post(address, data=payload, allow_redirects=False) as response:
+                raw = await response.read()
+                if response.status != 200:
+                    raise self._failure(endpoint, response.status, response.headers, raw, proven)
+                return raw
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable(f"cannot connect ({getattr(error, 'strerror', None) or error})") from error
+        except aiohttp.SocketTimeoutError as error:
+            raise Slow(f"not a byte within {self.config.read_timeout:g} s") from error
+        except TimeoutError as error:
+            raise Slow(f"no answer within {self.config.timeout:g} s") from error
+        except aiohttp.InvalidURL as error:
+            raise ModelUnavailable(f"{endpoint.url} is no address: check base_url") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Retry(f"connection lost ({type(error).__name__})") from error
+
+    def headers(self) -> dict[str, str]:
+        """Raises ModelUnavailable if the key cannot stand in one."""
+        secret = self.config.secret()
+        if not secret.isprintable():
+            raise ModelUnavailable(f"the key that {self.config.api_key} names holds a line break or the like")
+        kind = {"Content-Type": "application/json"}
+        return {**kind, "Authorization": f"Bearer {secret}"} if secret else kind
+
+    def _failure(
+        self, endpoint: Endpoint, status: int, headers: Mapping[str, Any], raw: bytes, proven: bool
+    ) -> Exception:
+        words = self.shown(said(raw))
+        told = f"HTTP {status}" + (f": {words}" if words else "")
+        wait = seconds_to_wait(headers.get("Retry-After"))
+        if status in _BUSY_STATUS:
+            return Busy(told, wait)
+        if status in _RETRY_STATUS or status >= 500:
+            return Retry(told, wait)
+        # Where requests have succeeded, a 403 is about this one: some endpoints refuse a prompt's content so.
+        if status in _REFUSED_STATUS or (status == 403 and proven):
+            return DropRecord("request_refused", told)
+        advice = {
+            401: "check the key in the environment variable that the model's api_key names",
+            403: "the key may not use this model",
+            404: f"is '{self.config.model}' the name that the server uses, and does base_url end in /v1?",
+        }.get(status, "check base_url and the account")
+        if 300 <= status < 400:
+            advice = f"it points to {headers.get('Location', 'nowhere')}: put the right address into base_url"
+        return ModelUnavailable(f"{endpoint.url} answers HTTP {status}: {words or 'no reason given'}; {advice}")
+
+    def shown(self, words: str) -> str:
+        """A server's words, short, with the key blotted out should it quote it."""
+        secret = self.config.secret()
+        return (words.replace(secret, "***") if secret else words)[:300]

@@ -1,0 +1,94 @@
+"""How hard a server is asked: as hard as it can take, and never above what an account allows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+PROBE = 16  # requests in flight at a server that has never answered
+TOLERATED = 0.2  # the share of refusals that is no sign of too much: a few 429 or 500 happen to everybody
+WINDOW = 20  # the fewest outcomes to judge by
+_STEP = 0.05  # of the ceiling, added after a window without trouble
+PERIOD = 60.0
+
+
+class AdaptiveLimit:
+    """Requests in flight at one server: additive increase, multiplicative decrease (Chiu and Jain 1989).
+
+    It starts at the ceiling, less a probe's caution, since a ceiling in a recipe is mostly meant. A window of outcomes
+    with more refusals than `TOLERATED` halves it; one without raises it by a twentieth of the ceiling.
+    """
+
+    def __init__(self, ceiling: int, adaptive: bool = True) -> None:
+        self.ceiling = ceiling
+        self._adaptive = adaptive
+        self._limit = float(ceiling)
+        self._proven = False
+        self._changed = 0.0
+        self._seen = self._refused = 0
+
+    @property
+    def now(self) -> int:
+        return max(1, int(self._limit if self._proven or not self._adaptive else min(PROBE, self._limit)))
+
+    def note(self, sent: float, refused: bool) -> None:
+        """Learns from a request that was sent at `sent`, on the monotonic clock."""
+        self._proven |= not refused
+        if not self._adaptive or sent < self._changed:
+            return  # it tells of a load that is no more
+        self._seen += 1
+        self._refused += refused
+        window = max(WINDOW, self.now)
+        if self._refused > TOLERATED * window:
+            self._change(max(1.0, self.now / 2))
+        elif self._seen >= window:
+            self._change(min(float(self.ceiling), self._limit + max(1.0, _STEP * self.ceiling)), grown=True)
+
+    def _change(self, limit: float, grown: bool = False) -> None:
+        self._limit = limit
+        self._seen = self._refused = 0
+        if not grown:
+            self._changed = time.monotonic()
+
+
+class RateLimit:
+    """At most so much in any 60 seconds: requests, or tokens. Who waits is served in order."""
+
+    def __init__(self, most: int, period: float | None = None) -> None:
+        self._most = most
+        self._period = PERIOD if period is None else period
+        self._taken: deque[list[float]] = deque()  # [when, how much]
+        self._sum = 0.0
+        self._turn = asyncio.Lock()
+
+    async def take(self, amount: float = 1.0) -> list[float]:
+        """Waits until there is room; more than the limit itself has room when nothing else was taken."""
+        async with self._turn:
+            await asyncio.sleep(self._wait(min(amount, self._most)))
+            entry = [time.monotonic(), amount]
+            self._taken.append(entry)
+            self._sum += amount
+            return entry
+
+    def correct(self, entry: list[float], amount: float) -> None:
+        """What it really took, once that is known."""
+        if entry[0] > 0.0:  # else it has left the window
+            self._sum += amount - entry[1]
+            entry[1] = amount
+
+    def _wait(self, amount: float) -> float:
+        """Seconds until there is room, as far as entries are not corrected meanwhile, and never too few."""
+        now = time.monotonic()
+        while self._taken and self._taken[0][0] <= now - self._period:
+            gone = self._taken.popleft()
+            self._sum -= gone[1]
+            gone[0] = 0.0
+        room = self._most - self._sum
+        for when, much in self._taken:
+            if room >= amount:
+                break
+            room += much
+            if room >= amount:
+                return max(0.0, when + self._period - now)
+        return 0.0

@@ -1,0 +1,108 @@
+"""What a recipe says about a model: where it is served, how hard it may be asked, how patient to be with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+SIMULATED = "simulated"
+_ENV_REFERENCE = re.compile(r"\A\$\{(\w+)(:-)?\}\Z")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model that steps can name: where it is served, and how hard it may be asked."""
+
+    base_url: str | list[str]
+    """up to and including /v1; `simulated` is the built-in teacher. Several servers of the same model, as a list or
+    with commas between them, share the work; one that fails is passed over until it answers again"""
+    model: str
+    """the name that the servers know it by"""
+    api_key: str = "${AUTOIF_API_KEY:-}"
+    """a reference to an environment variable, `${NAME}`; the key itself never stands in a recipe"""
+    max_concurrency: int = 64
+    """requests in flight, over all its servers"""
+    adaptive: bool = True
+    """whether to ask less of a server that refuses a fifth of the requests or more (429, 503, time-outs), and more
+    again, up to max_concurrency, once it keeps up"""
+    rpm: int | None = None
+    """the most requests in any 60 seconds"""
+    tpm: int | None = None
+    """the most tokens in any 60 seconds, prompts and completions; what a request will take is estimated before it is
+    sent and corrected after"""
+    max_n: int | None = None
+    """the most choices to ask for in one request; None: as many as a step wants"""
+    send_seed: bool = True
+    """whether requests carry a `seed`: distinct for each sample, so that samples of one prompt differ"""
+    timeout: float = 600.0
+    """seconds one request may take in total"""
+    read_timeout: float | None = None
+    """seconds without a byte, the first included, after which a request is asked again; None: only `timeout` counts.
+    Most servers send nothing before an answer is complete, so it must be longer than the longest answer takes"""
+    connect_timeout: float = 10.0
+    """seconds until a connection stands"""
+    hedge: float | None = None
+    """ask a second time, on another server if there is one, when a request takes so many times as long as 95% of its
+    step's requests did; the first answer counts. At most one request in twenty is asked twice. None: never"""
+    connect_patience: float = 5.0
+    """seconds to wait for a server that has never answered"""
+    max_retries: int = 10
+    """further attempts at a request that fails in a way that may pass"""
+    max_retry_wait: float = 60.0
+    """the longest pause between two attempts, in seconds"""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """sent with every request: temperature, top_p, max_tokens, …; a step's own options win"""
+    price: Mapping[str, float] = field(default_factory=dict)
+    """cost of a million tokens: {input: …, output: …}"""
+
+    def __post_init__(self) -> None:
+        if not self.base_urls:
+            raise ValueError("base_url must name a server, like http://HOST:8000/v1 (or 'simulated')")
+        for address in self.base_urls:
+            _check_address(address, alone=len(self.base_urls) == 1)
+        if self.api_key and not _ENV_REFERENCE.match(self.api_key):
+            raise ValueError(
+                "api_key must name an environment variable, like ${OPENAI_API_KEY}: a key in a recipe leaks"
+            )
+        for name in ("max_concurrency", "timeout", "connect_timeout", "max_retry_wait", "read_timeout", "rpm", "tpm"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if self.max_n is not None and self.max_n < 1:
+            raise ValueError(f"max_n must be at least 1, got {self.max_n}")
+        if self.hedge is not None and self.hedge < 1:
+            raise ValueError(f"hedge must be at least 1 (times the usual latency), got {self.hedge}")
+        if unknown := set(self.price) - {"input", "output"}:
+            raise ValueError(f"price has 'input' and 'output', not '{min(unknown)}'")
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The addresses of its servers, each once."""
+        listed = self.base_url.split(",") if isinstance(self.base_url, str) else self.base_url
+        return tuple(dict.fromkeys(url.strip().rstrip("/") for url in listed if url.strip()))
+
+    def missing_key(self) -> str | None:
+        """The name of the environment variable that should hold the key and does not; None if all is well."""
+        match = _ENV_REFERENCE.match(self.api_key)
+        return match[1] if match and not match[2] and match[1] not in os.environ else None
+
+    def secret(self) -> str:
+        """The key, read from the environment now. Never store or print it."""
+        match = _ENV_REFERENCE.match(self.api_key)
+        return os.environ.get(match[1], "").strip() if match else ""
+
+
+def _check_address(address: str, alone: bool) -> None:
+    if address == SIMULATED:
+        if not alone:
+            raise ValueError("base_url 'simulated' is a server of its own: it cannot stand beside others")
+        return
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"base_url must be like http://HOST:8000/v1 (or 'simulated'), got '{address}'")
+    if url.username is not None or url.query:  # not shown: it may be a password
+        raise ValueError("base_url must not hold a user, a password or a query: the key goes into api_key")
