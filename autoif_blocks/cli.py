@@ -83,10 +83,10 @@ def run(
     from .run import RunOptions
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
-        signal.signal(stop, _interrupt)
+        signal.signal(stop, signal.default_int_handler)  # until the run has begun, which stops more gently
     loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides])
     listener = ConsoleListener(quiet)
-    options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener)
+    options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener, exit_when_aborted=True)
     try:
         result = show(loaded, options, listener)
     except KeyboardInterrupt:
@@ -95,10 +95,6 @@ def run(
     if result["records"] == 0:
         lossy = max(result["steps"], key=lambda step: sum(step["dropped"].values()) if not step["out"] else -1)
         raise AutoIFError(f"no record is left: step '{lossy['name']}' dropped them all; see dropped/{lossy['file']}")
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 @cli.command()
@@ -166,7 +162,10 @@ def doctor() -> None:
 
 
 def main() -> NoReturn:
-    """The `autoif` command. Exit codes: 0 done, 1 failed, 2 wrong recipe or usage, 3 no model, 130 stopped."""
+    """The `autoif` command.
+
+    Exit codes: 0 done, 1 failed, 2 wrong recipe or usage, 3 no model, 4 a budget is used up, 130 stopped.
+    """
     try:
         cli(standalone_mode=False)
         sys.exit(0)

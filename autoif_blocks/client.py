@@ -25,7 +25,7 @@ import random
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -112,8 +112,13 @@ class ModelConfig:
 class Client:
     """Asks one model. Made, used and closed on one event loop."""
 
-    def __init__(self, config: ModelConfig, base_url: str, cache: Cache | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, config: ModelConfig, base_url: str, cache: Cache | None = None, seed: int = 0,
+        admit: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`admit` is asked before each request is sent; it may raise to refuse it."""
         self.config = config
+        self._admit = admit
         self.url = base_url.rstrip("/")
         self._endpoint = f"{self.url}/chat/completions"
         self._cache = cache
@@ -204,6 +209,8 @@ class Client:
             try:
                 # The slot is given back before any pause: a sleeping request must not keep a ready one waiting.
                 async with self._slots:
+                    if self._admit is not None:
+                        self._admit()
                     meter.requests += 1
                     meter.retries += attempt > 0
                     completions = await self._post(body, count, meter)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from .accounting import Meter
+from .budget import Budget, Purse
 from .cache import Cache
 from .client import Client, ModelConfig
 from .errors import AutoIFError, StopRun
 from .records import to_line
 from .sandbox import Sandbox, SandboxConfig
+from .stopping import LOOK, stop_flag
 from .streaming import Feeder
 
 T = TypeVar("T")
@@ -42,6 +44,11 @@ class RunSettings:
     """where each model is served in this run: the simulated teacher's address is known only once it has started"""
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     flush_interval: float = 5.0
+    stop_file: str | None = None
+    """where the run's stop is written; None: by this stage's own folder"""
+    budget: Budget = field(default_factory=Budget)
+    began: float = field(default_factory=time.time)
+    """when the command began, by the clock on the wall"""
 
 
 class RunContext:
@@ -68,7 +75,7 @@ class RunContext:
         self._opened = _Opened(self.settings, rank, self.meters)
 
     def close(self, finished: bool) -> None:
-        """Ends everything that `open` and the blocks began; `finished` says that no record is missing."""
+        """Ends everything that `open` and the blocks began; `finished` says that the blocks came to their end."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
             opened.close(finished)
@@ -84,6 +91,21 @@ class RunContext:
         return self._now.loop
 
     @property
+    def stopping(self) -> bool:
+        """Whether the run is to end early: what has not begun shall not begin."""
+        return self._opened is not None and self._opened.flag.stop is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the run must end now, and drop from its hands what is in flight."""
+        return self._opened is not None and self._opened.flag.overdue
+
+    def cut_short(self) -> None:
+        """Notes that a record was left where it is, because the run is stopping."""
+        if self._opened is not None:
+            self._opened.whole = False
+
+    @property
     def feeders(self) -> list[Feeder]:
         """The threads that pull records; closing the context ends them all."""
         return self._now.feeders
@@ -94,7 +116,7 @@ class RunContext:
         if model not in now.clients:
             config = self.settings.models[model]
             url = self.settings.base_urls.get(model, config.base_url)
-            now.clients[model] = Client(config, url, now.cache, self.settings.seed)
+            now.clients[model] = Client(config, url, now.cache, self.settings.seed, now.purse.admit)
         return now.clients[model]
 
     async def sandbox(self) -> Sandbox:
@@ -129,6 +151,10 @@ class _Opened:
         self._meters = meters
         self._parts: dict[str, IO[bytes]] = {}
         self._write_lock = threading.Lock()
+        self.whole = True
+        self.flag = stop_flag(settings.stop_file or self.folder.parent / "stop.json")
+        self.flag.look()
+        self.purse = Purse(settings.budget, self.flag, settings.began, self._status, meters)
         self.cache = Cache(settings.cache_dir, settings.flush_interval) if settings.cache_dir else None
         self.clients: dict[str, Client] = {}
         self.feeders: list[Feeder] = []
@@ -172,11 +198,12 @@ class _Opened:
             self._reporter.join()
             # The last error is raised, and nothing stays open.
             with _disk_trouble_told(), contextlib.ExitStack() as stack:
+                stack.callback(self.purse.close)
                 if self.cache is not None:
                     stack.callback(self.cache.close)
                 for part in self._parts.values():
                     stack.callback(part.close)
-        self._write_status(finished)
+        self._write_status(finished and self.whole)
 
     async def _shut(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -192,7 +219,13 @@ class _Opened:
 
     def _report(self) -> None:
         interval = max(0.05, min(STATUS_INTERVAL, self.cache.flush_interval)) if self.cache else STATUS_INTERVAL
-        while not self._closing.wait(interval):
+        due = 0.0
+        while not self._closing.wait(min(LOOK, interval)):
+            self.flag.look()
+            self.purse.look()
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + interval
             # The cache first, so that what the counts show as done is kept.
             if self.cache is not None and time.monotonic() - self.cache.last_flush >= self.cache.flush_interval:
                 with contextlib.suppress(StopRun):  # the cache remembers, and tells whoever next brings a completion
