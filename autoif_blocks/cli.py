@@ -6,11 +6,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .errors import AutoIFError, Problem, RecipeError
+from .errors import AutoIFError, ModelUnavailable, Problem, RecipeError
+
+if TYPE_CHECKING:
+    from .models import ModelConfig
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -83,10 +86,10 @@ def run(
     from .run import RunOptions
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
-        signal.signal(stop, _interrupt)
+        signal.signal(stop, signal.default_int_handler)  # until the run has begun, which stops more gently
     loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides])
     listener = ConsoleListener(quiet)
-    options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener)
+    options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener, exit_when_aborted=True)
     try:
         result = show(loaded, options, listener)
     except KeyboardInterrupt:
@@ -97,18 +100,16 @@ def run(
         raise AutoIFError(f"no record is left: step '{lossy['name']}' dropped them all; see dropped/{lossy['file']}")
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 @cli.command()
 @click.argument("recipes", metavar="RECIPE...", type=click.Path(), nargs=-1, required=True)
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option.")
-def check(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+@click.option("--ping", is_flag=True, help="Also ask every server for its models and for one token.")
+def check(recipes: tuple[str, ...], overrides: tuple[str, ...], ping: bool) -> None:
     """Check each RECIPE: options, files, and that every step reads what an earlier one writes."""
     from .recipe import Recipe
 
     problems: list[Problem] = []
+    models: dict[str, ModelConfig] = {}
     for recipe in recipes:
         try:
             loaded = Recipe.load(recipe, overrides)
@@ -117,8 +118,21 @@ def check(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
             continue
         blocks = sum(len(step.blocks) for step in loaded.steps)
         click.echo(f"{recipe}: all right: {len(loaded.steps)} steps, {blocks} blocks, {len(loaded.models)} models")
+        models |= {f"{recipe}: {name}" if recipes[1:] else name: config for name, config in loaded.models.items()}
     if problems:
         raise RecipeError(problems)
+    if ping:
+        _ping(models)
+
+
+def _ping(models: dict[str, ModelConfig]) -> None:
+    from .ping import ping
+
+    pongs = ping(models)
+    for pong in pongs:
+        click.echo(f"{'ok     ' if pong.ok else 'FAILED '} {pong.model}: {pong.url}: {pong.said}")
+    if failed := sum(not pong.ok for pong in pongs):
+        raise ModelUnavailable(f"{failed} of {len(pongs)} servers cannot be used")
 
 
 @cli.command()
@@ -166,7 +180,10 @@ def doctor() -> None:
 
 
 def main() -> NoReturn:
-    """The `autoif` command. Exit codes: 0 done, 1 failed, 2 wrong recipe or usage, 3 no model, 130 stopped."""
+    """The `autoif` command.
+
+    Exit codes: 0 done, 1 failed, 2 wrong recipe or usage, 3 no model, 4 a budget is used up, 130 stopped.
+    """
     try:
         cli(standalone_mode=False)
         sys.exit(0)

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from .accounting import Meter
+from .budget import Budget, Purse
 from .cache import Cache
 from .client import Client
 from .errors import AutoIFError, StopRun
 from .models import ModelConfig
 from .records import to_line
 from .sandbox import Sandbox, SandboxConfig
+from .stopping import LOOK, stop_flag
 from .streaming import Feeder
 
 T = TypeVar("T")
@@ -43,6 +45,11 @@ class RunSettings:
     """where each model is served in this run: the simulated teacher's address is known only once it has started"""
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     flush_interval: float = 5.0
+    stop_file: str | None = None
+    """where the run's stop is written; None: by this stage's own folder"""
+    budget: Budget = field(default_factory=Budget)
+    began: float = field(default_factory=time.time)
+    """when the command began, by the clock on the wall"""
 
 
 class RunContext:
@@ -52,10 +59,12 @@ class RunContext:
         self.settings = settings
         self.meters: dict[tuple[str, int, str], Meter] = {}
         """counts by (step, position of the block in the step, the block's name)"""
+        self.places: list[tuple[str, int, str]] = []
+        """the blocks that will count, in order: one that nothing has reached yet has counted nothing, and says so"""
         self._opened: _Opened | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "meters": {}, "_opened": None}
+        return {"settings": self.settings, "meters": {}, "places": self.places, "_opened": None}
 
     def __repr__(self) -> str:
         return f"RunContext({self.settings.work_dir})"
@@ -66,10 +75,12 @@ class RunContext:
 
     def open(self, rank: int) -> None:
         """Starts the task's event loop and makes its folder of parts. Called once, by the outermost pipeline step."""
+        for place in self.places:
+            self.meter(*place)
         self._opened = _Opened(self.settings, rank, self.meters)
 
     def close(self, finished: bool) -> None:
-        """Ends everything that `open` and the blocks began; `finished` says that no record is missing."""
+        """Ends everything that `open` and the blocks began; `finished` says that the blocks came to their end."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
             opened.close(finished)
@@ -85,6 +96,21 @@ class RunContext:
         return self._now.loop
 
     @property
+    def stopping(self) -> bool:
+        """Whether the run is to end early: what has not begun shall not begin."""
+        return self._opened is not None and self._opened.flag.stop is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the run must end now, and drop from its hands what is in flight."""
+        return self._opened is not None and self._opened.flag.overdue
+
+    def cut_short(self) -> None:
+        """Notes that a record was left where it is, because the run is stopping."""
+        if self._opened is not None:
+            self._opened.whole = False
+
+    @property
     def feeders(self) -> list[Feeder]:
         """The threads that pull records; closing the context ends them all."""
         return self._now.feeders
@@ -94,8 +120,8 @@ class RunContext:
         now = self._now
         if model not in now.clients:
             config = self.settings.models[model]
-            url = self.settings.base_urls.get(model)
-            now.clients[model] = Client(config, url or config.base_urls, now.cache, self.settings.seed)
+            url = self.settings.base_urls.get(model) or config.base_urls
+            now.clients[model] = Client(config, url, now.cache, self.settings.seed, now.purse.admit)
         return now.clients[model]
 
     async def sandbox(self) -> Sandbox:
@@ -130,6 +156,10 @@ class _Opened:
         self._meters = meters
         self._parts: dict[str, IO[bytes]] = {}
         self._write_lock = threading.Lock()
+        self.whole = True
+        self.flag = stop_flag(settings.stop_file or self.folder.parent / "stop.json")
+        self.flag.look()
+        self.purse = Purse(settings.budget, self.flag, settings.began, self._status, meters)
         self.cache = Cache(settings.cache_dir, settings.flush_interval) if settings.cache_dir else None
         self.clients: dict[str, Client] = {}
         self.feeders: list[Feeder] = []
@@ -173,11 +203,12 @@ class _Opened:
             self._reporter.join()
             # The last error is raised, and nothing stays open.
             with _disk_trouble_told(), contextlib.ExitStack() as stack:
+                stack.callback(self.purse.close)
                 if self.cache is not None:
                     stack.callback(self.cache.close)
                 for part in self._parts.values():
                     stack.callback(part.close)
-        self._write_status(finished)
+        self._write_status(finished and self.whole)
 
     async def _shut(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -193,7 +224,13 @@ class _Opened:
 
     def _report(self) -> None:
         interval = max(0.05, min(STATUS_INTERVAL, self.cache.flush_interval)) if self.cache else STATUS_INTERVAL
-        while not self._closing.wait(interval):
+        due = 0.0
+        while not self._closing.wait(min(LOOK, interval)):
+            self.flag.look()
+            self.purse.look()
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + interval
             # The cache first, so that what the counts show as done is kept.
             if self.cache is not None and time.monotonic() - self.cache.last_flush >= self.cache.flush_interval:
                 with contextlib.suppress(StopRun):  # the cache remembers, and tells whoever next brings a completion

@@ -4,6 +4,7 @@
     ├── RecipeError        nothing has started: fix the recipe or the command line   exit code 2
     ├── StopRun            the run cannot go on; what was paid for is kept           exit code 1
     │   ├── ModelUnavailable   the model's endpoint refuses every request            exit code 3
+    │   ├── BudgetSpent        the run has used what it may use                      exit code 4
     │   └── SandboxUnavailable model-written code cannot be run here                 exit code 1
     ├── DropRecord         this record leaves the run, with a reason
     └── Retry              the same request may succeed a little later
@@ -60,6 +61,12 @@ class ModelUnavailable(StopRun):
     exit_code = 3
 
 
+class BudgetSpent(StopRun):
+    """One of the recipe's budgets is used up; what is finished is in the output directory."""
+
+    exit_code = 4
+
+
 class SandboxUnavailable(StopRun):
     """Model-written code cannot be run safely on this machine."""
 
@@ -80,3 +87,7 @@ class Retry(AutoIFError):
         super().__init__(reason, after)
         self.reason = reason
         self.after = after
+
+
+class Unfinished(BaseException):
+    """The run is ending: this record stays where it is. No failure, so that no `except Exception` takes it for one."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from datatrove.data import Document
 from datatrove.executor.local import LocalPipelineExecutor
@@ -25,7 +23,10 @@ from .blocks.writers import StepFile
 from .context import RunContext, RunSettings
 from .errors import AutoIFError, StopRun
 from .outputs import merge
+from .state import finished
 from .steps import ExecutorConfig
+from .stopping import StopFlag, stop_flag
+from .workers import run_in_workers
 
 
 @dataclass
@@ -56,13 +57,18 @@ def stages_of(blocks: Iterable[Block], tasks: int, work: Path) -> list[Stage]:
     return stages
 
 
-def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, logs: Path) -> None:
+def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, logs: Path) -> bool:
     """Runs the stages one after another, each as a datatrove pipeline; their parts are left below `settings.work_dir`.
+
+    Returns:
+        Whether all records have come to their end. If not, the run was told to stop.
 
     Raises:
         StopRun: the run cannot go on.
     """
     work = Path(settings.work_dir)
+    flag = stop_flag(settings.stop_file or work / "stop.json")
+    settings = replace(settings, stop_file=str(flag.path))
     for number, stage in enumerate(stages):
         folder = work / f"stage-{number}"
         context = RunContext(replace(settings, work_dir=str(folder)))
@@ -75,14 +81,22 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
             skip_completed=False,
             logging_dir=str(logs),
         )
+        executor.flag = flag
         try:
             executor.run()
         except AutoIFError:
             raise
+        except SystemExit as error:
+            raise StopRun(f"a block called for the end of the program: {error!r} ({logs} has the traceback)") from error
         except Exception as error:
             raise StopRun(f"{type(error).__name__}: {error} (not foreseen: {logs} has the traceback)") from error
+        if not all(finished(folder / f"{rank:05d}.status.json") for rank in range(stage.tasks)):
+            return False
         if number < len(stages) - 1:
+            if flag.look() is not None:
+                return False
             merge(folder.glob("*/stage.jsonl"), work / f"after-{number}.jsonl")
+    return True
 
 
 class RunScope(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
@@ -109,23 +123,30 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
     """datatrove's local executor with its log lines in log files only: the terminal belongs to the progress view."""
 
     pipeline: list[PipelineStep]
+    flag: StopFlag
 
-    def run(self) -> PipelineStats | None:
-        self._owner = os.getpid()
+    def run(self) -> None:
         with self._stderr_in("run", restore=True):
-            if self.workers > 1:
-                return super().run()
-            # datatrove would start a manager process even here, and a kill -9 of this one would leave it behind.
             self.save_executor_as_json()
-            pipeline = self.pipeline  # each task runs a copy, as datatrove does it
+            if self.workers > 1:
+                run_in_workers(self._run_task, self.tasks, self.workers, self.flag)
+                return
+            # datatrove would start a manager process even here, and a kill -9 of this one would leave it behind.
             for rank in range(self.tasks):
-                self.pipeline = deepcopy(pipeline)
-                self._run_for_rank(rank)
-        return None
+                self._run_task(rank)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "flag"}
+
+    def _run_task(self, rank: int) -> None:
+        pipeline = self.pipeline  # each task runs a copy, as datatrove does it
+        self.pipeline = deepcopy(pipeline)
+        try:
+            self._run_for_rank(rank)
+        finally:
+            self.pipeline = pipeline
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        if os.getpid() != self._owner:
-            threading.Thread(target=_die_with, args=(self._owner,), daemon=True).start()
         with self._stderr_in(f"task_{rank:05d}"):
             return super()._run_for_rank(rank, local_rank, node_rank)
 
@@ -142,10 +163,3 @@ class _Local(LocalPipelineExecutor):  # type: ignore[misc]
                 logger.remove()  # datatrove's handlers, too, hold this file
         if restore:
             logger.add(sys.stderr)
-
-
-def _die_with(owner: int) -> None:
-    """Ends this worker when the run that it belongs to is gone: a kill -9 must not leave it writing beside the next."""
-    while Path(f"/proc/{owner}").exists():
-        time.sleep(0.2)
-    os._exit(1)

@@ -76,7 +76,7 @@ class ConsoleListener:
         for step in steps:
             whole = step.whole
             rate = rates.of(step.name, whole.requests)
-            style = "" if step.blocks else "dim"
+            style = "" if whole.taken or whole.created else "dim"
             cells = (whole.taken, whole.given, whole.dropped.total(), whole.requests or "", whole.hits or "")
             table.add_row(f"{step.number:>2} {step.name}", *map(str, cells), f"{rate:.0f}" if rate else "", style=style)
         return Group(table, Text(f"{self._elapsed()}   Ctrl-C stops; the same command continues", style="dim"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .blocks.base import Block, Generator
+from .budget import Budget
 from .errors import RecipeError
 from .flow import Placed, check_flow
 from .models import ModelConfig
@@ -45,6 +46,7 @@ class Recipe:
     executor: ExecutorConfig
     steps: tuple[Step, ...]
     flush_interval: float = 5.0
+    budget: Budget = field(default_factory=Budget)
     inputs: tuple[Path, ...] = field(default=())
     """the files that its blocks read"""
 
@@ -92,7 +94,10 @@ class Recipe:
         raise RecipeError(f"{self.path}: there is no step '{name}' (steps are 1-{len(known)} or names); {hint}")
 
 
-_TOP = ("name", "seed", "text", "output_dir", "cache_dir", "flush_interval", "models", "sandbox", "executor", "steps")
+_TOP = (
+    "name", "seed", "text", "output_dir", "cache_dir", "flush_interval", "models", "sandbox", "executor", "budget",
+    "steps",
+)  # fmt: skip
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "a word"),
     "seed": (int, "a whole number"),
@@ -119,6 +124,14 @@ class _Check:
         }
         sandbox = self._part(SandboxConfig, self._mapping("sandbox"), ("sandbox",), "sandbox")
         executor = self._part(ExecutorConfig, self._mapping("executor"), ("executor",), "executor")
+        budget = self._part(Budget, self._mapping("budget"), ("budget",), "budget")
+        if (
+            budget is not None
+            and budget.cost is not None
+            and not any(m is not None and m.price for m in models.values())
+        ):
+            hint = "give a model a price, {input: …, output: …} for a million tokens"
+            self.source.add(("budget", "cost"), "", f"budget: cost can only be counted where a model has one: {hint}")
         placed: list[Placed] = []
         steps: list[Step] = []
         for number, (name, blocks) in enumerate(self._steps(), start=1):
@@ -133,7 +146,8 @@ class _Check:
         path = Path(self.source.file)
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
-            models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), tuple(self.inputs),
+            models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget,
+            tuple(self.inputs),
         )  # fmt: skip
 
     def _top(self) -> dict[str, Any]:

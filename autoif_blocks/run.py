@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import platform
 import shutil
 import time
@@ -23,7 +24,7 @@ from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
 from .cache import Cache
 from .context import RunSettings
-from .errors import AutoIFError, RecipeError, StopRun
+from .errors import AutoIFError, BudgetSpent, RecipeError, StopRun
 from .executors import execute, stages_of
 from .identity import identity, refuse_to_overwrite
 from .models import SIMULATED
@@ -32,6 +33,7 @@ from .recipe import Recipe
 from .simulated import simulated_teacher
 from .state import RunState, StepCounts
 from .steps import Step
+from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
 
 WORK = ".work"
 
@@ -57,6 +59,8 @@ class RunOptions:
     resume: bool = True
     """replay completions that an earlier run has paid for; False deletes them first"""
     listener: Listener | None = None
+    exit_when_aborted: bool = False
+    """the command line's own: a second Ctrl-C ends the whole process within a second, whatever it is doing"""
 
 
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
@@ -104,25 +108,59 @@ class _Run:
         if listener:
             listener.started(self.recipe, self.steps, simulated)
         state = RunState(self.work, self.steps)
+        self.work.mkdir(parents=True)
+        flag = stop_flag(self.work / "stop.json")
+        flag.stop = None  # of an earlier run in this process
+        at_once = self._abort if self.options.exit_when_aborted else None
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(told_by_signals(flag, at_once))
+                stack.enter_context(told_when(flag, self._tell, at_once))
                 urls: dict[str, str] = {}
                 if simulated:
                     url = stack.enter_context(simulated_teacher(self.output / "logs" / "teacher.log"))
                     urls = {name: url for name in models if self.recipe.models[name].base_url == SIMULATED}
                 if listener:
                     stack.enter_context(listener.watching(state))
-                self._execute(urls)
-            counts = state.read()
-            self._finish_files(counts, earlier)
+                whole = self._execute(urls)
+                counts = state.read()
+                rows = self._finish_files(counts, earlier)
+                if whole:
+                    self._check_counts(counts, rows)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             with contextlib.suppress(OSError):  # a full disk must not hide what filled it
                 self._write_run_json("stopped" if stopped else "failed", state.read(), "" if stopped else str(error))
             raise
-        result = self._write_run_json("completed", counts)
+        stop = None if whole else flag.look()
+        why = stop.why if stop is not None and stop.kind == "budget" else ""
+        result = self._write_run_json("completed" if whole else "stopped", counts, why)
         shutil.rmtree(self.work, ignore_errors=True)
-        return result
+        if whole:
+            return result
+        if why:
+            raise BudgetSpent(
+                f"{why}. What is finished is in {self.output}; the same command continues and may spend as much again, "
+                "or raise the budget first"
+            )
+        raise KeyboardInterrupt
+
+    def _tell(self, stop: Stop) -> None:
+        if self.options.listener is None or stop.kind == "failure":
+            return
+        why = f"{stop.why}; " if stop.why and stop.kind == "budget" else ""
+        again = "; Ctrl-C again ends at once" if stop.kind == "signal" else ""
+        self.options.listener.note(
+            f"{why}stopping: nothing new is asked, requests in flight are waited for, at most {GRACE:.0f} s{again}"
+        )
+
+    def _abort(self) -> None:
+        """Ends the process, from a thread: the main one may be held up by anything."""
+        with contextlib.suppress(Exception):
+            self._write_run_json("stopped", RunState(self.work, self.steps).read())
+        # The last words, and the cursor that a live view has hidden.
+        os.write(2, (b"\x1b[?25h" if os.isatty(2) else b"") + b"aborted: the same command continues\n")
+        os._exit(130)
 
     # Before a request is sent
 
@@ -169,14 +207,15 @@ class _Run:
 
     # The run itself
 
-    def _execute(self, urls: dict[str, str]) -> None:
+    def _execute(self, urls: dict[str, str]) -> bool:
         settings = RunSettings(
             work_dir=str(self.work), cache_dir=str(self.recipe.cache_dir), seed=self.recipe.seed,
             models=self.recipe.models, base_urls=urls, sandbox=self.recipe.sandbox,
-            flush_interval=self.recipe.flush_interval,
+            flush_interval=self.recipe.flush_interval, stop_file=str(self.work / "stop.json"),
+            budget=self.recipe.budget, began=self.began,
         )  # fmt: skip
         stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
-        execute(stages, self.recipe.executor, settings, self.output / "logs")
+        return execute(stages, self.recipe.executor, settings, self.output / "logs")
 
     def _blocks(self) -> Iterator[Block]:
         """Fresh blocks in order, each knowing its place, a file behind every step."""
@@ -198,16 +237,23 @@ class _Run:
 
     # After the last record
 
-    def _finish_files(self, counts: list[StepCounts], earlier: dict[str, Any]) -> None:
+    def _finish_files(self, counts: list[StepCounts], earlier: dict[str, Any]) -> dict[str, int]:
+        """Puts the files in place, whole or, of a run that was stopped, as far as they go; returns their rows."""
         files = {str(path.relative_to(part)) for part in self.work.glob("stage-*/*/") for path in _files(part)}
         rows = {
             file: merge(self.work.glob(f"stage-*/*/{file}"), self.output / file)
             for file in sorted(files - {"stage.jsonl"})
         }
         stale = [self.output / "discarded" / step.file for step in self.steps]
+        # A run that was stopped may not have come to all of its steps.
+        not_begun = [step.file for step in counts if step.file not in rows]
+        stale += [self.output / folder / file for file in not_begun for folder in ("", "dropped")]
         for path in [*stale, *(self._files_of(earlier) if self.options.overwrite else [])]:
             if str(path.relative_to(self.output)) not in rows:
                 path.unlink(missing_ok=True)
+        return rows
+
+    def _check_counts(self, counts: list[StepCounts], rows: dict[str, int]) -> None:
         for before, after in itertools.pairwise(counts):
             if before.whole.given != after.whole.taken:
                 raise AutoIFError(
@@ -237,7 +283,7 @@ class _Run:
             "seconds": round(time.time() - self.began, 2),
             "records": counts[-1].whole.given if counts else 0,
             "totals": {key: value for key, value in totals.to_dict().items() if key in money},
-            "steps": self._with_earlier_steps([step.to_dict() for step in counts]),
+            "steps": self._with_earlier_steps(self._rows_of(counts, state)),
             "versions": {
                 "autoif-blocks": version("autoif-blocks"), "datatrove": version("datatrove"),
                 "python": platform.python_version(),
@@ -245,6 +291,11 @@ class _Run:
         }  # fmt: skip
         write_json(self.output / "run.json", result)
         return result
+
+    @staticmethod
+    def _rows_of(counts: list[StepCounts], state: str) -> list[dict[str, Any]]:
+        came = [None, *(step.whole.given for step in counts[:-1])] if state != "completed" else [None] * len(counts)
+        return [step.to_dict(given) for step, given in zip(counts, came, strict=True)]
 
     def _with_earlier_steps(self, ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A run of steps 4-10 keeps what an earlier one of the same recipe noted of steps 1-3."""

@@ -36,12 +36,26 @@ class StepCounts:
             before.given == after.taken for before, after in itertools.pairwise(meters)
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, came: int | None = None) -> dict[str, Any]:
+        """Plain data for `run.json`. `came` is what the step before gave, some of which may not have been taken yet:
+        of a run that was stopped, such records and those within the step count as `unfinished`."""
         blocks = [{"block": name, **meter.to_dict()} for name, meter in self.blocks]
         whole = self.whole
+        row = whole.to_dict()
+        row["in"] = row["in"] if came is None else max(came, row["in"])
+        unfinished = row["in"] + row["created"] - row["out"] - sum(row["dropped"].values())
+        more = {"unfinished": unfinished} if unfinished else {}
         seconds = {name: round(whole.quantile(share), 3) for name, share in (("p50", 0.5), ("p99", 0.99))}
         head = {"name": self.name, "number": self.number, "file": self.file}
-        return {**head, **whole.to_dict(), **seconds, "blocks": blocks}
+        return {**head, **row, **more, **seconds, "blocks": blocks}
+
+
+def finished(status: Path) -> bool:
+    """Whether the task that writes this status file has brought all its records to their end."""
+    try:
+        return json.loads(status.read_text())["finished"] is True
+    except (OSError, ValueError):
+        return False
 
 
 class RunState:

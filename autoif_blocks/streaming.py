@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import AutoIFError
+from .errors import AutoIFError, Unfinished
 
 if TYPE_CHECKING:
     from .context import RunContext
@@ -52,7 +52,8 @@ def stream(
     """Yields (item, result) for every item, as they finish, or with `ordered` as they came.
 
     Errors of `work` and of the upstream are raised here. When this generator is closed or fails, the feeder ends, what
-    is in flight is cancelled, and the upstream is closed by the thread that ran it.
+    is in flight is cancelled, and the upstream is closed by the thread that ran it. When the run is stopping, items on
+    which no work has begun, or whose work ends unfinished, do not come out.
     """
     loop = context.loop
     done: SimpleQueue[tuple[int, Item, Future[Result]] | BaseException | int] = SimpleQueue()
@@ -67,6 +68,10 @@ def stream(
                 while not slots.acquire(timeout=_POLL):
                     _stop_if_told()
                 _stop_if_told()
+                if context.stopping:
+                    context.cut_short()
+                    slots.release()
+                    continue
                 future = asyncio.run_coroutine_threadsafe(_await(work, item), loop)
                 in_flight[count] = future
                 # Bound now: by the time the future is done, the loop variables are another item's.
@@ -83,11 +88,13 @@ def stream(
     feeder = Feeder(feed)
     context.feeders.append(feeder)  # an error elsewhere in the chain may leave this generator suspended
     feeder.start()
-    finished: dict[int, tuple[Item, Result]] = {}
+    finished: dict[int, tuple[Item, Result] | None] = {}
     received, expected, next_number = 0, -1, 0
     try:
         while received != expected:
             _stop_if_told()  # each time: what comes may all be rejected below, so that nobody else would notice
+            if context.overdue:
+                _cancel(in_flight)
             try:
                 message = done.get(timeout=_POLL)
             except Empty:
@@ -100,17 +107,22 @@ def stream(
             number, item, future = message
             del in_flight[number]
             received += 1
+            outcome: tuple[Item, Result] | None = None
             try:
                 outcome = (item, future.result())
-            except CancelledError:
-                raise AutoIFError("the work on a record was cancelled, and not by the run") from None
+            except (CancelledError, Unfinished):
+                if not context.stopping:
+                    raise AutoIFError("the work on a record was cancelled, and not by the run") from None
+                context.cut_short()
             if not ordered:
-                yield outcome
+                if outcome is not None:
+                    yield outcome
                 slots.release()
                 continue
             finished[number] = outcome
             while next_number in finished:
-                yield finished.pop(next_number)
+                if (ready := finished.pop(next_number)) is not None:
+                    yield ready
                 slots.release()
                 next_number += 1
     finally:

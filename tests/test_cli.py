@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import Bench, FakeModel
 
 from autoif_blocks import cli
 from autoif_blocks.errors import AutoIFError, ModelUnavailable, Problem, RecipeError
@@ -154,3 +155,33 @@ def test_each_failure_has_its_exit_code(
 def test_a_reader_that_goes_away_gets_no_traceback() -> None:
     command = f"{sys.executable} -m autoif_blocks blocks | true"
     assert subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ("ok", 0, "ok      teacher: http"),
+        (401, 3, "check the key"),
+        (404, 3, "is 'fake' the name that the server uses"),
+        (400, 3, "HTTP 400"),
+        (None, 3, "cannot connect"),
+    ],
+)
+def test_ping(answer: str | int | None, code: int, said: str, bench: Bench, model: FakeModel) -> None:
+    if answer is None:
+        model.url = "http://127.0.0.1:9/v1"
+    else:
+        model.answer = lambda prompt: answer
+    recipe = bench.recipe("  - {name: r, block: respond, prompt: 'say {{ q }}'}\n", [{"q": "x"}])
+    done = autoif("check", recipe, "--ping")
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout
+    assert "Traceback" not in done.stderr
+    assert len(model.bodies) == (1 if answer is not None else 0)
+    assert all(body["max_tokens"] == 1 for body in model.bodies)
+
+
+def test_ping_needs_no_server_where_the_teacher_is_simulated() -> None:
+    done = autoif("check", ROOT / "autoif.yaml", "--ping")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("built in") == 2

@@ -51,6 +51,7 @@ def test_the_block_of_the_readme_fits_its_recipe(tmp_path: Path) -> None:
     head, _, tail = recipe.partition("  # 9.\n")
     last = tail[tail.index("  # 10.") :]
     (tmp_path / "autoif.yaml").write_text(head + "".join(snippets[1:] + snippets[:1]) + last)
+    sys.modules.pop("my_blocks", None)  # another test may have loaded a recipe with a module of that name
     try:
         steps = [step.name for step in Recipe.load(tmp_path / "autoif.yaml").steps]
     finally:

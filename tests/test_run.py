@@ -275,7 +275,8 @@ def test_a_stopped_run_continues_to_the_same_bytes(first: Path, tmp_path: Path, 
         assert run.returncode == 130
         assert b"the same command continues" in said
         assert json.loads((tmp_path / "run.json").read_text())["state"] == "stopped"
-    assert not (tmp_path / "sft_data.jsonl").exists()
+    else:
+        assert not (tmp_path / "sft_data.jsonl").exists()
     done = autoif("run", AUTOIF, *SMALL, "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path) == tree(first)

@@ -48,6 +48,8 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
     """fields that a record must have when it comes"""
     writes: Sequence[str] = ()
     """fields that a record has, besides those it came with, when it leaves"""
+    quick: ClassVar[bool] = False
+    """whether a run that must end now still lets it handle what comes, rather than leave the record unfinished"""
     whole_set: bool = False
     """whether the block must see all records in one task (a global deduplication, say)"""
     files: ClassVar[Sequence[str]] = ()
@@ -65,6 +67,7 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
     def bind(self, step: str, position: int, context: RunContext) -> None:
         """Tells the block where in a recipe it stands. A block that is not bound works too, but counts for itself."""
         self.step, self.position, self.context = step, position, context
+        context.places.append((step, position, self.name))
 
     def fields_after(self, before: frozenset[str]) -> frozenset[str]:
         """The fields of a record that leaves, given those of one that comes."""
@@ -83,10 +86,17 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
         for document in data or ():
             record = Record(document)
             self.meter.taken += 1
+            if self.context is not None and self.context.overdue and not self.quick:
+                self.context.cut_short()
+                continue
             try:
                 children: Iterable[Record] | Exception = list(self.handle(record))
             except Exception as error:
                 children = error
+            except SystemExit as error:  # of a block's own, it would end the run without a word
+                raise StopRun(
+                    f"step '{self.step}': {self.name} called for the end of the program: {error!r}"
+                ) from error
             yield from self.deliver(record, children)
 
     def deliver(self, record: Record, children: Iterable[Record] | Exception) -> Iterator[Document]:
@@ -100,6 +110,7 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
             return
         given = 0
         for child in children:
+            self.meter.created += given > 0  # one by one: the counts add up even if the run ends between two children
             given += 1
             self.meter.given += 1
             yield child.document
@@ -107,7 +118,6 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
             self._failing = None
         else:
             self.drop(record, "empty", f"{self.name} made nothing of it")
-        self.meter.created += max(given - 1, 0)
 
     def drop(self, record: Record, reason: str, detail: str = "") -> None:
         """Logs that a record leaves the run here."""

@@ -56,6 +56,9 @@ class Foreign(Block):
     def _lend(self, data: Iterable[Document], inside: dict[int, Document]) -> Iterator[Document]:
         for document in data:
             self.meter.taken += 1
+            if self.context is not None and self.context.overdue:
+                self.context.cut_short()
+                continue
             document.text = str(document.metadata.get(self.text_field, ""))
             inside[id(document)] = document
             yield document

@@ -66,7 +66,7 @@ class SelfInstruct(Generator):
             seeds[key] = record
             self.meter.given += 1
             yield record.document
-        if not seeds:
+        if not seeds and not self.live.stopping:
             raise StopRun(f"step '{self.step}': no seed instruction came, so there is nothing to learn from")
         self._shown = sorted(str(seed[self.field]) for seed in seeds.values())
         known = {key: seed.id for key, seed in seeds.items()}

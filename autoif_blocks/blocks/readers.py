@@ -37,6 +37,9 @@ class Reader(Block):
             self.meter.given += 1
             yield document
         for record in islice(self.read(), self.limit):
+            if self.context is not None and self.context.stopping:
+                self.context.cut_short()
+                return
             if world_size == 1 or shard_of(record.id, world_size) == rank:
                 self._count_read()
                 self.meter.given += 1

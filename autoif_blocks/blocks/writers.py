@@ -100,6 +100,7 @@ class StepFile(Block):
     """
 
     kind = "writer"
+    quick = True
 
     def __init__(self, file: str, visible: bool = True) -> None:
         super().__init__()

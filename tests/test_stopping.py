@@ -1,0 +1,270 @@
+"""Runs that end early: by Ctrl-C, by SIGTERM, by a budget, by the death of a worker. All of them continue."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Bench, FakeModel, rows
+
+from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun
+from autoif_blocks.recipe import Recipe
+
+AUTOIF = ROOT / "autoif.yaml"
+SMALL = ["--set", "steps.augment_instructions.self_instruct.n=4", "--limit", "12"]
+TASKS = {"one": [], "several": ["--set", "executor.tasks=3", "--set", "executor.workers=3"]}
+
+
+@contextlib.contextmanager
+def teacher(*faults: str) -> Iterator[str]:
+    """The simulated teacher, as slow or faulty as asked for."""
+    command = [sys.executable, "-m", "autoif_blocks", "teacher", "--port", "0", *faults]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "autoif_blocks", "run", str(AUTOIF), *SMALL, "--output-dir", str(out), *more]
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    """A run in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(command(out, *more), stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    skipped = ("cache", "logs", ".lock", "run.json")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in skipped
+    }
+
+
+def wait_for_completions(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = 0
+        for path in out.glob(".work/stage-*/*.status.json"):
+            with contextlib.suppress(ValueError, OSError):
+                found += sum(meter[3]["completions"] for meter in json.loads(path.read_text())["meters"])
+        if found >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the run made no progress")
+
+
+def run_json(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "run.json").read_text())
+    return found
+
+
+def members(session: int) -> list[str]:
+    """The command lines of the processes whose session that is, or whose parent in it has gone."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((path / "stat").read_text().rsplit(")", 1)[1].split()[3]) == session:
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+    return [line for line in found if line]  # one without is dead and waits for whoever reaps orphans here
+
+
+def counts_add_up(out: Path) -> None:
+    """In + created = out + dropped + unfinished, with what the files hold."""
+    came = 0
+    for step in run_json(out)["steps"]:
+        dropped = sum(step["dropped"].values())
+        assert step["in"] == came
+        assert step["in"] + step["created"] == step["out"] + dropped + step.get("unfinished", 0)
+        assert step.get("unfinished", 0) >= 0
+        file = out / step["file"]
+        assert (len(rows(file)) if file.exists() else 0) == step["out"]
+        file = out / "dropped" / step["file"]
+        assert (len(rows(file)) if file.exists() else 0) == dropped
+        came = step["out"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run that nobody stops."""
+    out = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(out, "--quiet"), check=True)
+    return tree(out)
+
+
+@pytest.mark.parametrize(
+    ("how", "tasks"),
+    [
+        ("SIGTERM", "one"),
+        ("group SIGINT", "several"),
+        *(
+            pytest.param(how, tasks, marks=pytest.mark.heavy)
+            for how, tasks in [
+                ("SIGINT", "one"),
+                ("SIGINT", "several"),
+                ("SIGTERM", "several"),
+                ("group SIGINT", "one"),
+                ("group SIGTERM", "one"),
+                ("group SIGTERM", "several"),
+            ]
+        ),
+    ],
+)
+def test_a_signal_stops_a_run_gently(how: str, tasks: str, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    number = signal.Signals[how.split()[-1]]
+    with teacher("--latency", "0.2") as url:
+        run = start(tmp_path, "--base-url", url, *TASKS[tasks])
+        wait_for_completions(tmp_path, 60)
+        (os.killpg if how.startswith("group") else os.kill)(run.pid, number)
+        began = time.monotonic()
+        _, said = run.communicate(timeout=30)
+        assert run.returncode == 130
+        assert time.monotonic() - began < 8
+        assert "requests in flight are waited for, at most 10 s" in said
+        assert "the same command continues" in said
+        assert "Traceback" not in said
+        assert members(run.pid) == []
+        stopped = run_json(tmp_path)
+        assert stopped["state"] == "stopped"
+        assert sum(step.get("unfinished", 0) for step in stopped["steps"]) > 0
+        counts_add_up(tmp_path)
+        assert rows(tmp_path / "augment_instructions.jsonl")
+        done = subprocess.run(command(tmp_path, "--base-url", url, *TASKS[tasks]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path) == whole
+
+
+@pytest.mark.parametrize("tasks", TASKS)
+def test_a_second_signal_ends_a_run_at_once(tasks: str, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    with teacher("--latency", "5", "--latency-sigma", "0") as url:
+        run = start(tmp_path, "--base-url", url, *TASKS[tasks])
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".work/stage-*/*.status.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(run.pid, signal.SIGINT)
+        time.sleep(0.5)
+        os.killpg(run.pid, signal.SIGINT)
+        began = time.monotonic()
+        _, said = run.communicate(timeout=30)
+        assert run.returncode == 130
+        assert time.monotonic() - began < 2.5
+        assert "Traceback" not in said
+        time.sleep(0.5)
+        assert members(run.pid) == []
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path) == whole
+
+
+# Budgets
+
+
+RESPOND = "  - {name: r, block: respond, n: 1, prompt: 'say {{ number }}'}\n"
+NUMBERS = [{"number": i} for i in range(60)]
+PRICED = ", price: {input: 1000, output: 1000}}"
+
+
+@pytest.mark.parametrize("executor", ["", "executor: {tasks: 3, workers: 3}\n"])
+def test_a_budget_of_requests_is_never_exceeded(bench: Bench, model: FakeModel, executor: str) -> None:
+    steps, budget = RESPOND, executor + "budget: {requests: 25}"
+    with pytest.raises(BudgetSpent, match=r"budget\.requests is used up: 25 of 25.*the same command continues"):
+        bench.run(steps, NUMBERS, budget)
+    assert len(model.prompts) == 25
+    stopped = run_json(bench.out)
+    assert (stopped["state"], stopped["records"]) == ("stopped", 25)
+    assert "requests" in stopped["failure"]
+    assert len(rows(bench.out / "r.jsonl")) == 25
+    counts = stopped["steps"][-1]
+    assert counts["in"] == counts["out"] + counts["unfinished"] == 60
+    with pytest.raises(BudgetSpent):  # as much again
+        bench.run(steps, NUMBERS, budget)
+    assert len(bench.run(steps, NUMBERS, budget)) == 60
+    assert sorted(model.prompts) == sorted(f"say {i}" for i in range(60))
+    assert len(bench.run(steps, NUMBERS, executor + "budget: {requests: 1}")) == 60  # replayed completions cost nothing
+
+
+@pytest.mark.parametrize(
+    ("budget", "more", "said"),
+    [("tokens: 100", "", "tokens"), ("cost: 0.1", PRICED, "cost"), ("minutes: 0.01", "", "minutes")],
+)
+def test_other_budgets_stop_a_run_too(bench: Bench, model: FakeModel, budget: str, more: str, said: str) -> None:
+    def answer(prompt: str) -> str:
+        time.sleep(0.03)
+        return "ok"
+
+    model.answer = answer
+    path = bench.recipe(RESPOND, NUMBERS, f"budget: {{{budget}}}")
+    text = path.read_text().replace("max_retry_wait: 0.05}", "max_retry_wait: 0.05, max_concurrency: 2" + (more or "}"))
+    path.write_text(text)
+    with pytest.raises(BudgetSpent, match=rf"budget\.{said} is used up"):
+        Recipe.load(path).run()
+    assert 10 < len(model.prompts) < 40
+    assert len(rows(bench.out / "r.jsonl")) == len(model.prompts)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("budget: {requests: 0}", "requests must be above 0"),
+        ("budget: {request: 1}", "did you mean 'requests'"),
+        ("budget: {requests: many}", "requests must be a whole number"),
+        ("budget: {cost: 1}", "price"),
+        ("budget: 7", "budget must be a mapping"),
+    ],
+)
+def test_a_budget_that_makes_no_sense(bench: Bench, budget: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=r":\d+: ") as caught:
+        Recipe.load(bench.recipe(RESPOND, NUMBERS, budget))
+    assert said in str(caught.value)
+
+
+# Workers that die
+
+
+ENDS = """
+import os, signal
+from autoif_blocks import Scorer
+class Ends(Scorer):
+    def score(self, record):
+        if record["number"] == 33:
+            {end}
+        return 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "tasks", "said"),
+    [
+        ("os._exit(3)", 3, "ended with exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 3, "was killed by SIGKILL"),
+        ("raise SystemExit(9)", 3, "SystemExit"),
+        ("raise SystemExit(9)", 1, "called for the end of the program: SystemExit"),
+    ],
+)
+def test_the_death_of_a_worker_is_told(bench: Bench, end: str, tasks: int, said: str) -> None:
+    (bench.folder / "ends.py").write_text(ENDS.format(end=end))
+    executor = f"executor: {{tasks: {tasks}, workers: {tasks}}}\n"
+    steps = "  - {name: r, block: 'ends.py:Ends'}\n"
+    began = time.monotonic()
+    with pytest.raises(StopRun) as caught:
+        bench.run(steps, NUMBERS, executor)
+    assert said in str(caught.value)
+    assert isinstance(caught.value, AutoIFError)
+    assert time.monotonic() - began < 20
+    assert run_json(bench.out)["state"] == "failed"
+    (bench.folder / "ends.py").write_text(ENDS.format(end="pass"))
+    assert len(bench.run(steps, NUMBERS, executor)) == 60
