@@ -65,17 +65,24 @@ class RunOptions:
 
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """Runs a recipe; see `Recipe.run`."""
-    output = recipe.output_dir
-    lock = FileLock(output / ".lock", timeout=0)
+    with _held(recipe.output_dir, ".lock", "--output-dir"), _held(recipe.cache_dir, ".run.lock", "--cache-dir"):
+        return _Run(recipe, options or RunOptions()).run()
+
+
+@contextlib.contextmanager
+def _held(folder: Path, name: str, option: str) -> Iterator[None]:
+    """Keeps other runs out of a folder. Two that share a cache would both pay for what both ask, and one could delete
+    what the other replays."""
+    lock = FileLock(folder / name, timeout=0)
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise StopRun(f"another run is using {output}: wait for it, or use another --output-dir") from error
+        raise StopRun(f"another run is using {folder}: wait for it, or use another {option}") from error
     except OSError as error:
-        raise StopRun(f"cannot write into the output directory {output}: {error.strerror or error}") from error
+        raise StopRun(f"cannot write into {folder}: {error.strerror or error}; choose it by {option}") from error
     try:
-        return _Run(recipe, options or RunOptions()).run()
+        yield
     finally:
         lock.release()
 
