@@ -154,7 +154,7 @@ def test_a_signal_stops_a_run_gently(how: str, tasks: str, tmp_path: Path, whole
     assert tree(tmp_path) == whole
 
 
-@pytest.mark.parametrize("tasks", TASKS)
+@pytest.mark.parametrize("tasks", [pytest.param("one", marks=pytest.mark.heavy), "several"])
 def test_a_second_signal_ends_a_run_at_once(tasks: str, tmp_path: Path, whole: dict[str, bytes]) -> None:
     with teacher("--latency", "5", "--latency-sigma", "0") as url:
         run = start(tmp_path, "--base-url", url, *TASKS[tasks])
@@ -280,7 +280,7 @@ def test_the_death_of_a_worker_is_told(bench: Bench, end: str, tasks: int, said:
 # Two runs at once
 
 
-@pytest.mark.parametrize("how", [[], ["--no-resume"]])
+@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.heavy), ["--no-resume"]])
 def test_two_runs_do_not_share_a_cache(tmp_path: Path, how: list[str]) -> None:
     shared = ["--cache-dir", str(tmp_path / "cache")]
     with teacher("--latency", "5", "--latency-sigma", "0") as url:
