@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+_NAMES = {"taken": "in", "given": "out"}  # in files
+
 
 @dataclass
 class Meter:
@@ -68,14 +70,13 @@ class Meter:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `run.json`; `in` and `out` are the names that readers know."""
-        names = {"taken": "in", "given": "out"}
-        row = {names.get(item.name, item.name): getattr(self, item.name) for item in fields(self)}
+        row = {_NAMES.get(item.name, item.name): getattr(self, item.name) for item in fields(self)}
         # `dict(counter)` copies in one go: another thread may be counting meanwhile.
         return {key: dict(sorted(dict(v).items())) if isinstance(v, Counter) else v for key, v in row.items()}
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Meter:
-        names = {"in": "taken", "out": "given"}
+        names = {name: attribute for attribute, name in _NAMES.items()}
         counters = {item.name for item in fields(cls) if item.default_factory is Counter}
         values: dict[str, Any] = {names.get(k, k): Counter(v) if k in counters else v for k, v in row.items()}
         return cls(**values)

@@ -196,9 +196,7 @@ class Client:
     ) -> dict[int, Completion]:
         # The slot is given back before any pause: a sleeping request must not keep a ready one waiting.
         async with self._servers.slot(priority, avoid) as endpoint:
-            if self._admit is not None:
-                self._admit()
-            meter.requests += 1
+            self._count(meter)
             meter.retries += again
             patience = self._patience(meter)
             if patience is None:
@@ -212,18 +210,21 @@ class Client:
             finally:
                 first.cancel()
 
+    def _count(self, meter: Meter) -> None:
+        if self._admit is not None:
+            self._admit()
+        meter.requests += 1
+
     def _patience(self, meter: Meter) -> float | None:
         """Seconds until a request is asked a second time; None if it shall not be."""
-        factor, answered = self.config.hedge, meter.latency.total()
-        if factor is None or answered < _HEDGE_FROM or meter.hedges * _HEDGE_FROM >= meter.requests:
+        factor = self.config.hedge
+        if factor is None or meter.hedges * _HEDGE_FROM >= meter.requests or meter.latency.total() < _HEDGE_FROM:
             return None
         return factor * meter.quantile(0.95)
 
     async def _second(self, first: Endpoint, body: dict[str, Any], count: int, meter: Meter) -> dict[int, Completion]:
         async with self._servers.slot(-1, avoid=first) as endpoint:
-            if self._admit is not None:
-                self._admit()
-            meter.requests += 1
+            self._count(meter)
             meter.hedges += 1
             return await self._post(endpoint, body, count, meter)
 

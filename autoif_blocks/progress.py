@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +19,7 @@ from .recipe import Recipe
 from .run import RunOptions
 from .state import RunState, StepCounts
 from .steps import Step
+from .stopping import every
 
 PLAIN_INTERVAL = 5.0  # seconds between two lines where there is no terminal
 LIVE_INTERVAL = 0.5
@@ -62,10 +62,10 @@ class ConsoleListener:
                 def show() -> None:
                     live.update(self._table(state.read(), rates), refresh=True)
 
-                with _every(LIVE_INTERVAL, show):
+                with every(LIVE_INTERVAL, show, "autoif-progress"):
                     yield
         else:
-            with _every(PLAIN_INTERVAL, lambda: self.note(self._line(state.read(), rates))):
+            with every(PLAIN_INTERVAL, lambda: self.note(self._line(state.read(), rates)), "autoif-progress"):
                 yield
 
     def _table(self, steps: list[StepCounts], rates: _Rates) -> Group:
@@ -142,24 +142,6 @@ class _Rates:
             rate = fresh if rate == 0 else 0.5 * rate + 0.5 * fresh
         self._last[name] = (now, count, rate)
         return rate
-
-
-@contextmanager
-def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
-    """Calls from a thread of its own, so that a busy run cannot starve the view."""
-    ending = threading.Event()
-
-    def loop() -> None:
-        while not ending.wait(seconds):
-            call()
-
-    thread = threading.Thread(target=loop, name="autoif-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()
 
 
 def show(recipe: Recipe, options: RunOptions, listener: ConsoleListener) -> dict[str, Any]:

@@ -127,24 +127,36 @@ def told_when(flag: StopFlag, tell: Callable[[Stop], None], overdue: Callable[[]
 
     From a thread of its own: a signal's handler may interrupt whoever is writing to the terminal.
     """
-    over = threading.Event()
+    told = False
 
     def watch() -> None:
-        told = False
-        while not over.wait(LOOK):
-            stop = flag.look()
-            if stop is None:
-                continue
-            if not told:
-                told = True
-                tell(stop)
-            if overdue is not None and time.monotonic() > stop.deadline + GRACE / 2:
-                return overdue()
+        nonlocal told
+        stop = flag.look()
+        if stop is None:
+            return
+        if not told:
+            told = True
+            tell(stop)
+        if overdue is not None and time.monotonic() > stop.deadline + GRACE / 2:
+            overdue()
 
-    thread = threading.Thread(target=watch, name="autoif-stop", daemon=True)
+    with every(LOOK, watch, "autoif-stop"):
+        yield
+
+
+@contextlib.contextmanager
+def every(seconds: float, call: Callable[[], None], name: str) -> Iterator[None]:
+    """Calls from a thread of its own, of that name, so that a busy run cannot starve who watches it."""
+    ending = threading.Event()
+
+    def loop() -> None:
+        while not ending.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        ending.set()
         thread.join()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from autoif_blocks.recipe import Recipe
 from autoif_blocks.run import RunOptions
 
 ROOT = Path(__file__).parent.parent
+AUTOIF = ROOT / "autoif.yaml"
+SMALL = ["--set", "steps.augment_instructions.self_instruct.n=4", "--limit", "12"]
 Reply = str | list[str] | int
 """a completion, used for every choice; a completion for each sample index; or an HTTP status to fail with"""
 
@@ -73,6 +77,30 @@ def model() -> Iterator[FakeModel]:
 def rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """The result files of a run, without what tells one run from another."""
+    skipped = ("cache", "logs", ".lock", "run.json")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in skipped
+    }
+
+
+def wait_for_completions(out: Path, count: int) -> None:
+    """Until all tasks of a run in another process have so many together."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = 0
+        for path in out.glob(".work/stage-*/*.status.json"):
+            with contextlib.suppress(ValueError, OSError):
+                found += sum(meter[3]["completions"] for meter in json.loads(path.read_text())["meters"])
+        if found >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the run made no progress")
 
 
 class Bench:

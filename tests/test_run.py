@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Bench, rows
+from conftest import AUTOIF, ROOT, SMALL, Bench, rows, tree, wait_for_completions
 
 from autoif_blocks import AutoIF, Block, Record
 from autoif_blocks.errors import AutoIFError, ModelUnavailable, RecipeError, StopRun
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.run import RunOptions
 
-AUTOIF = ROOT / "autoif.yaml"
-SMALL = ["--set", "steps.augment_instructions.self_instruct.n=4", "--limit", "12"]
 RESPOND = "  - {name: answered, block: respond, n: 2, prompt: 'Say {{ query }}'}\n"
 QUERIES = [{"query": f"q{n}"} for n in range(20)]
 
@@ -32,16 +30,6 @@ def autoif(*arguments: str | Path, cwd: Path | None = None, **environment: str) 
         [sys.executable, "-m", "autoif_blocks", *map(str, arguments)], cwd=cwd, text=True, capture_output=True,
         timeout=120, env={**os.environ, **environment}, check=False,
     )  # fmt: skip
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """The result files of a run, without what tells one run from another."""
-    skipped = ("cache", "logs", ".lock", "run.json")
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in skipped
-    }
 
 
 @pytest.fixture(scope="module")
@@ -252,17 +240,6 @@ def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "autoif_blocks", "run", str(AUTOIF), *SMALL, "--output-dir", str(out), *more],
         stderr=subprocess.PIPE,
     )
-
-
-def wait_for_completions(out: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for path in out.glob(".work/stage-0/*.status.json"):
-            meters = json.loads(path.read_text())["meters"]
-            if sum(meter[3]["completions"] for meter in meters) >= count:
-                return
-        time.sleep(0.02)
-    raise AssertionError("the run made no progress")
 
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.heavy), signal.SIGTERM, signal.SIGKILL])

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Bench, FakeModel, rows
+from conftest import AUTOIF, SMALL, Bench, FakeModel, rows, tree, wait_for_completions
 
 from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun
 from autoif_blocks.recipe import Recipe
 
-AUTOIF = ROOT / "autoif.yaml"
-SMALL = ["--set", "steps.augment_instructions.self_instruct.n=4", "--limit", "12"]
 TASKS = {"one": [], "several": ["--set", "executor.tasks=3", "--set", "executor.workers=3"]}
 
 
@@ -50,28 +48,6 @@ def command(out: Path, *more: str) -> list[str]:
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
     """A run in a process group of its own, as a shell starts it."""
     return subprocess.Popen(command(out, *more), stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    skipped = ("cache", "logs", ".lock", "run.json")
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in skipped
-    }
-
-
-def wait_for_completions(out: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = 0
-        for path in out.glob(".work/stage-*/*.status.json"):
-            with contextlib.suppress(ValueError, OSError):
-                found += sum(meter[3]["completions"] for meter in json.loads(path.read_text())["meters"])
-        if found >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the run made no progress")
 
 
 def run_json(out: Path) -> dict[str, Any]:
