@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from autoif_blocks.sandbox import kernel
 
-MAX_FILES = 64
+MAX_FILES = 256  # a worker holds one for each function that waits in it
 _NEWER = ("landlock network", "landlock signals")
 OPT_OUT = "To run model-written code without this protection, set `sandbox: {isolation: process}`."
 

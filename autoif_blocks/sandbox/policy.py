@@ -46,8 +46,8 @@ _VERDICTS = {Outcome.TRUE: True, Outcome.TRUTHY: True, Outcome.FALSE: False, Out
 ISOLATIONS = ("auto", "full", "process")
 
 LIGHT = """
-    _strptime abc ast bisect collections.abc contextlib copy csv dataclasses datetime decimal difflib enum
-    fractions functools heapq html html.parser io itertools json keyword math numbers operator os random re
+    __future__ _strptime abc ast bisect collections.abc contextlib copy csv dataclasses datetime decimal difflib enum
+    fractions functools hashlib heapq html html.parser io itertools json keyword math numbers operator os random re
     statistics string sys textwrap time traceback types typing unicodedata urllib.parse
 """
 HEAVY = ("nltk", "langdetect", "numpy")
@@ -123,7 +123,7 @@ JOB = struct.Struct("<QI")
 DONE = struct.Struct("<Q")
 
 # The file: one byte that says how far the child came, one byte for each input, then the code and the inputs.
-PHASE_NEW, PHASE_LOADED = 0, 1
+PHASE_NEW, PHASE_LOADING, PHASE_LOADED, PHASE_ALONE = range(4)
 _LENGTH = struct.Struct("<Q")
 
 

@@ -30,7 +30,7 @@ from autoif_blocks.sandbox.policy import (
 
 log = logging.getLogger(__name__)
 
-DEPTH = 2  # jobs in one worker at a time: one runs while the next is handed over
+DEPTH = 32  # jobs in one worker at a time: enough to run in batches
 START_SECONDS = 60.0
 MESSAGE_BYTES = 1 << 16
 
@@ -76,7 +76,6 @@ class Job:
         self.data = pack(code, inputs)
         self.fd = -1
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.watchdog: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """A fresh file, which a lost worker has never written to."""
@@ -95,8 +94,6 @@ class Job:
         return [_OUTCOMES.get(code, Outcome.CRASH) for code in data.ljust(self.count, b"\0")]
 
     def close(self) -> None:
-        if self.watchdog is not None:
-            self.watchdog.cancel()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -108,6 +105,7 @@ class Worker:
     def __init__(self, config: SandboxConfig, modules: Sequence[str]) -> None:
         self.heavy = bool(modules)
         self.jobs: dict[int, Job] = {}
+        self.watchdog: asyncio.TimerHandle | None = None
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             settings = {
@@ -157,8 +155,16 @@ class Worker:
         with contextlib.suppress(OSError):
             self.socket.send(JOB.pack(job.number, 0))
 
+    def watch(self, seconds: float) -> None:
+        """It keeps the time of its children; if it should ever not, this does, more coarsely: no answer, no worker."""
+        if self.watchdog is not None:
+            self.watchdog.cancel()
+        self.watchdog = asyncio.get_running_loop().call_later(seconds, self.process.kill) if self.jobs else None
+
     def close(self) -> None:
         """Kill the worker and all in its session. Idempotent."""
+        if self.watchdog is not None:
+            self.watchdog.cancel()
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -180,6 +186,8 @@ class Sandbox:
         self._slots = asyncio.Semaphore(self.config.worker_count() * DEPTH)
         self._retries: dict[asyncio.Task[None], Job] = {}
         self._numbers = 0
+        longest = WALL_FACTOR * (self.config.function_timeout + self.config.call_timeout)
+        self._patience = (1 + STARVED_RETRIES) * longest + START_SECONDS
         self._open = False
 
     async def __aenter__(self) -> Self:
@@ -258,13 +266,8 @@ class Sandbox:
     async def _send(self, job: Job, heavy: bool) -> None:
         worker = min(await self._team(heavy), key=lambda worker: len(worker.jobs))
         worker.send(job)
-        self._watch(worker, job)
-
-    def _watch(self, worker: Worker, job: Job) -> None:
-        """The worker keeps the time; if it ever should not, this does, more coarsely."""
-        seconds = WALL_FACTOR * (self.config.function_timeout + self.config.call_timeout)
-        seconds = (1 + STARVED_RETRIES) * seconds + START_SECONDS
-        job.watchdog = asyncio.get_running_loop().call_later(seconds, worker.process.kill)
+        if worker.watchdog is None:
+            worker.watch(self._patience)
 
     async def _team(self, heavy: bool) -> list[Worker]:
         """The workers of one kind: started when first needed, and again where one has died."""
@@ -305,6 +308,7 @@ class Sandbox:
             if len(message) != DONE.size:
                 return self._lost(worker, message.decode(errors="replace"))
             job = worker.jobs.pop(DONE.unpack(message)[0], None)
+            worker.watch(self._patience)
             if job is not None:
                 self._finish(job)
 

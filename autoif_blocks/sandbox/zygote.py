@@ -1,4 +1,7 @@
-"""A worker: a fresh interpreter that has imported what functions use, and forks once for every function.
+"""A worker: a fresh interpreter that has imported what functions use, and forks a child to run them.
+
+A function has a child of its own, unless it is dull (see `dull.py`): a child that was given several runs those that it
+proves to be, one after the other, and hands the others back.
 
 It starts from `exec` with an empty environment, never from a fork of the main process, whose memory holds API keys. It
 never sees a function or an input: those stand in a file that only the child reads. It watches the child's progress from
@@ -16,13 +19,18 @@ import os
 import random
 import select
 import socket
+import struct
 import sys
 import time
 import traceback
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoif_blocks.sandbox import child, layers
+from autoif_blocks.sandbox import child as inside
+from autoif_blocks.sandbox import layers
+from autoif_blocks.sandbox.jobs import Child, Job
 from autoif_blocks.sandbox.kernel import Gate
 from autoif_blocks.sandbox.policy import (
     DONE,
@@ -37,7 +45,9 @@ from autoif_blocks.sandbox.policy import (
 )
 
 CHILDREN = Path("/proc/thread-self/children")
-IDLE_SHARE = 0.05  # of a processor: who gets less is waiting, unless twenty others compete for it
+CHILDREN_AT_ONCE = 2  # a function that hangs does not hold up its worker
+BATCH = 16  # functions in one child, if they are dull
+INT = struct.Struct("i")
 TICKS = 4  # looks at a child's progress in one call_timeout: a timeout comes at most a quarter late
 
 
@@ -53,50 +63,14 @@ class Settings:
     modules: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Job:
-    number: int
-    fd: int
-    count: int
-    started: float
-    pid: int = 0
-    pidfd: int = -1
-    next: int = 0
-    """The first input without a result when we last looked; 0 while loading."""
-    since_cpu: float = 0.0
-    """Processor time of the child when it got there, and when we last looked."""
-    cpu: float = 0.0
-    looked: float = 0.0
-    waited: float = 0.0
-    """Seconds since it got there in which it hardly computed."""
-    spent: float = 0.0
-    """Processor time of the children before this one."""
-    killed: bool = False
-    given_up: bool = False
-    idle: bool = False
-    """It was killed for waiting, not for computing."""
-    starved: int = 0
-
-    def first_open(self) -> int:
-        """Where the child is: 0 while it loads, then the number of its input, `count + 1` when all is done."""
-        progress = os.pread(self.fd, 1 + self.count, 0)
-        found = progress.find(0, 1)
-        if found < 0:
-            return self.count + 1
-        return found if progress[0] != PHASE_NEW else 0
-
-    def close_open(self, outcome: Outcome) -> None:
-        progress = os.pread(self.fd, 1 + self.count, 0)
-        os.pwrite(self.fd, progress.replace(b"\0", bytes([outcome])), 0)
-
-
 class Zygote:
     def __init__(self, settings: Settings, channel: socket.socket, gate: Gate) -> None:
         self.settings = settings
         self.gate = gate
         self.load_timeout = max(settings.call_timeout, MIN_LOAD_TIMEOUT)
         self.socket = channel
-        self.jobs: dict[int, Job] = {}  # by pidfd
+        self.waiting: deque[Job] = deque()
+        self.children: dict[int, Child] = {}  # by pidfd
         self.poll = select.poll()
         self.poll.register(self.socket, select.POLLIN)
         self.tick = settings.call_timeout / TICKS
@@ -104,97 +78,137 @@ class Zygote:
 
     def serve(self) -> None:
         while True:
-            timeout = self.tick * 1000 if self.jobs else None
+            timeout = self.tick * 1000 if self.children else None
             for fd, _ in self.poll.poll(timeout):
                 if fd != self.socket.fileno():
-                    self.reap(self.jobs.pop(fd))
+                    self.reap(self.children.pop(fd))
                 elif not self.accept():
                     return
             self.watch()
+            while self.waiting and len(self.children) < CHILDREN_AT_ONCE:
+                self.fork()
 
     def accept(self) -> bool:
-        message, fds, _, _ = socket.recv_fds(self.socket, JOB.size, 1)
-        if not message:
-            return False  # the parent is gone or has closed: so do we, and our children with us
-        number, count = JOB.unpack(message)
-        if count:
-            self.fork(Job(number, fds[0], count, time.monotonic()))
-        else:
-            for job in self.jobs.values():
-                if job.number == number:
-                    job.given_up = True
-                    self.kill(job)
-        return True
+        """Take all jobs that have come: those that can share a child should find one another."""
+        while True:
+            try:
+                # Not `recv_fds`, which loses its flags before Python 3.13.
+                message, extra, _, _ = self.socket.recvmsg(JOB.size, socket.CMSG_LEN(INT.size), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            if not message:
+                return False  # the parent is gone or has closed: so do we, and our children with us
+            number, count = JOB.unpack(message)
+            if count:
+                self.waiting.append(Job(number, INT.unpack(extra[0][2])[0], count))
+            else:
+                self.forget(number)
 
-    def fork(self, job: Job) -> None:
-        job.pid, job.pidfd = self.gate.fork()
-        if job.pid == 0:
-            child.run(self.gate, job.fd, job.count)
-        layers.limit_child(self.gate, job.pid, self.cpu_seconds)
-        job.next, job.since_cpu, job.cpu, job.waited = 0, 0.0, 0.0, 0.0
-        job.looked, job.killed, job.given_up, job.idle = time.monotonic(), False, False, False
-        self.jobs[job.pidfd] = job
-        self.poll.register(job.pidfd, select.POLLIN)
+    def forget(self, number: int) -> None:
+        for job in list(self.waiting):
+            if job.number == number:
+                self.waiting.remove(job)
+                self.close(job)
+        for child in self.children.values():
+            for job in child.jobs:
+                job.given_up = job.given_up or job.number == number
+            if child.jobs and child.jobs[0].given_up:
+                self.kill(child)
 
-    def kill(self, job: Job) -> None:
-        job.killed = True
-        self.gate.kill(job.pid)
+    def fork(self) -> None:
+        """Start a child: for one function that asked to be alone, or for a few, of which some may turn out to be."""
+        jobs = deque([self.waiting.popleft()])
+        while not jobs[0].alone and self.waiting and len(jobs) < BATCH and not self.waiting[0].alone:
+            jobs.append(self.waiting.popleft())
+        jobs[0].alone = len(jobs) == 1
+        pid, pidfd = self.gate.fork()
+        if pid == 0:
+            inside.run(self.gate, [(job.fd, job.count) for job in jobs])
+        layers.limit_child(self.gate, pid, self.cpu_seconds * len(jobs))
+        self.children[pidfd] = Child(pid, pidfd, jobs)
+        self.poll.register(pidfd, select.POLLIN)
+
+    def kill(self, child: Child) -> None:
+        child.killed = True
+        self.gate.kill(child.pid)
 
     def watch(self) -> None:
         """Kill every child that has not advanced by a call in its time."""
         now = time.monotonic()
-        for job in self.jobs.values():
-            if job.killed or now - job.looked < self.tick:
+        for child in self.children.values():
+            if child.killed or now - child.looked < self.tick:
                 continue
-            cpu = cpu_time(job.pid)
-            # If we ourselves come late, the whole machine stood still: that is not the child's waiting.
-            elapsed = min(now - job.looked, 2 * self.tick)
-            if cpu - job.cpu < IDLE_SHARE * elapsed:
-                job.waited += elapsed
-            job.looked, job.cpu = now, cpu
-            budget = self.settings.function_timeout
-            if job.spent + cpu > budget or now - job.started > WALL_FACTOR * budget:
-                job.given_up, job.idle = True, job.spent + cpu <= budget
-                self.kill(job)
+            child.measure(now, 2 * self.tick)
+            self.take(child)
+            if not child.jobs:
+                self.kill(child)  # it has nothing left to do but to end
                 continue
-            at = job.first_open()
-            if at != job.next:
-                job.next, job.since_cpu, job.waited = at, cpu, 0.0
+            job, budget = child.jobs[0], self.settings.function_timeout
+            spent = job.spent + child.cpu - child.started_cpu
+            if job.given_up or spent > budget or now - job.started > WALL_FACTOR * budget:
+                job.given_up, child.idle = True, spent <= budget
+                self.kill(child)
+                continue
+            at = job.at()
+            if at != child.at:
+                child.at, child.since_cpu, child.waited = at, child.cpu, 0.0
                 continue
             limit = self.settings.call_timeout if at else self.load_timeout
-            if cpu - job.since_cpu > limit or job.waited > WAIT_FACTOR * limit:
-                job.idle = cpu - job.since_cpu <= limit
-                self.kill(job)
+            if child.cpu - child.since_cpu > limit or child.waited > WAIT_FACTOR * limit:
+                child.idle = child.cpu - child.since_cpu <= limit
+                self.kill(child)
 
-    def reap(self, job: Job) -> None:
-        _, status, usage = os.wait4(job.pid, 0)
-        self.poll.unregister(job.pidfd)
-        os.close(job.pidfd)
-        job.spent += usage.ru_utime + usage.ru_stime
+    def take(self, child: Child) -> None:
+        """Answer for what a child is done with; what it left for a child of its own has to wait for that."""
+        self.put_back(child.passed())
+
+    def put_back(self, jobs: Iterable[Job]) -> None:
+        """Let them wait for another child, before those that came after them, unless nothing is left to do."""
+        for job in reversed([*jobs]):
+            if job.given_up or job.at() > job.count:
+                self.close(job)
+            else:
+                self.waiting.appendleft(job)
+
+    def close(self, job: Job) -> None:
+        os.close(job.fd)
+        self.socket.send(DONE.pack(job.number))
+
+    def reap(self, child: Child) -> None:
+        _, status, usage = os.wait4(child.pid, 0)
+        self.poll.unregister(child.pidfd)
+        os.close(child.pidfd)
         self.sweep()
-        at = job.first_open()
-        if job.idle and usage.ru_nvcsw <= 1 and job.starved < STARVED_RETRIES:
+        child.cpu = usage.ru_utime + usage.ru_stime
+        self.take(child)
+        if not child.jobs:
+            return
+        job = child.jobs[0]
+        job.spent += child.cpu - child.started_cpu
+        if child.idle and usage.ru_nvcsw <= 1 and job.starved < STARVED_RETRIES:
             # It never gave up the processor of its own accord (once: when it died). It was not waiting, it was kept
             # waiting, by a machine that has too much to do; its answer must not depend on that.
             job.starved += 1
-            job.started = time.monotonic()
-            os.pwrite(job.fd, bytes([PHASE_NEW]), 0)
-            return self.fork(job)
+            job.started, job.given_up = 0.0, False
+        elif job.phase() != PHASE_NEW or not child.reached:
+            self.blame(job, child, status)
+        if job.at() <= job.count:
+            job.renew()
+        self.put_back(child.jobs)
+
+    def blame(self, job: Job, child: Child, status: int) -> None:
+        """Write down what became of the call that a child did not come back from."""
+        at = job.at()
+        job.alone = True  # it has held up others once
         if at == 0:
             job.close_open(Outcome.LOAD_ERROR)
         elif job.given_up or job.spent > self.settings.function_timeout:
             job.close_open(Outcome.TIMEOUT)
-        elif at <= job.count:
-            os.pwrite(job.fd, bytes([self.cause(job, status)]), at)
-            if at < job.count:
-                # The rest of its inputs deserve an answer of their own.
-                os.pwrite(job.fd, bytes([PHASE_NEW]), 0)
-                return self.fork(job)
-        os.close(job.fd)
-        self.socket.send(DONE.pack(job.number))
+        else:
+            os.pwrite(job.fd, bytes([self.cause(child, status)]), at)  # the rest deserves an answer of its own
 
-    def cause(self, job: Job, status: int) -> Outcome:
-        if job.killed:
+    def cause(self, child: Child, status: int) -> Outcome:
+        if child.killed:
             return Outcome.TIMEOUT
         return Outcome.CRASH if os.WIFSIGNALED(status) else Outcome.EXIT
 
@@ -202,16 +216,11 @@ class Zygote:
         """Kill what a child left behind, and what that leaves. Its orphans are ours: we are their subreaper."""
         if self.gate.sealed:
             return  # it had no way to start a process
-        known = {job.pid for job in self.jobs.values()}
+        known = {child.pid for child in self.children.values()}
         while orphans := set(map(int, CHILDREN.read_text().split())) - known:
             for pid in orphans:
                 self.gate.kill(pid)
                 os.waitpid(pid, 0)
-
-
-def cpu_time(pid: int) -> float:
-    """Seconds of processor time that a process has used; the kernel numbers its clock so (see clock_getcpuclockid)."""
-    return time.clock_gettime(~pid << 3 | 2)
 
 
 def preload(settings: Settings) -> None:
@@ -250,7 +259,7 @@ def main(arguments: str) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "autoif_blocks"]:
             del sys.modules[name]
         os.environ.clear()
-        child.warm_up()
+        inside.warm_up()
         gc.enable()
         channel.send(b"ready")
         zygote.serve()
