@@ -6,8 +6,8 @@
 Each call of `execute` runs in a process forked from a worker that has never seen a function or an input and holds none
 of the main process's memory. The child calls `evaluate` on every input and leaves one byte for each; nothing else of it
 ever reaches the parent, and it dies. It is the function's own, unless the function is proven unable to leave a trace or
-to look around (`dull.py`): a few such functions that wait together share a child, one after the other. What holds it, in the order in which it is built (`autoif doctor`
-prints it for a machine; a worker that lacks a layer does not start):
+to look around (`dull.py`): a few such functions that wait together share a child, one after the other. What holds it,
+in the order in which it is built (`autoif doctor` prints it for a machine; a worker that lacks a layer does not start):
 
     limits                 memory, processor time, files, processes, no core dumps, no growing file
     capabilities           none, also for root; no new privileges through exec
