@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
     errors records parsing accounting stopping budget cache prompts answers models limits endpoints client
-    sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers sandbox.child sandbox.zygote sandbox.pool sandbox.doctor sandbox
+    sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
+    sandbox.child sandbox.zygote sandbox.pool sandbox.doctor sandbox
     streaming context
     blocks.threshold blocks.base blocks.readers blocks.queries blocks.generators blocks.executors blocks.judges
     blocks.filters blocks.writers blocks.foreign blocks
