@@ -171,7 +171,7 @@ class Client:
                     self._leave_format_out(body)  # some servers break on a schema instead of refusing it
                 # Where there is another server, no pause is needed the first time.
                 if attempt > 1 or not self._servers.alternative(avoid):
-                    await asyncio.sleep(self._pause(failure, attempt))
+                    attempt = await self._paused(failure, attempt)
             else:
                 break
         self._proven, self._last_success, self._failed = True, time.monotonic(), 0
@@ -273,6 +273,15 @@ class Client:
             f"{where}; no request has succeeded for {now - (began if never else self._last_success):.0f} s. "
             "What is finished is kept: run again to continue"
         )
+
+    async def _paused(self, failure: Retry, attempt: int) -> int:
+        """Waits, and gives the number of attempts that count from now on."""
+        pause = self._pause(failure, attempt)
+        if failure.after:
+            await asyncio.sleep(pause)
+        elif await self._servers.pause(pause):
+            return 1  # that nobody listened was no fault of the request
+        return attempt
 
     def _pause(self, failure: Retry, attempt: int) -> float:
         pause = min(self.config.max_retry_wait, 0.25 * 2.0 ** min(attempt, 16)) * random.uniform(0.5, 1.0)

@@ -9,12 +9,12 @@ request after that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -56,6 +56,7 @@ class Endpoint:
         self.dead: ModelUnavailable | None = None
         """why it will never answer: a wrong key, an unknown model"""
         self._failures = 0
+        self._gone = False
         self._pause = _FIRST_PAUSE
         self._open_until = 0.0
 
@@ -66,13 +67,19 @@ class Endpoint:
         """Seconds for which it is passed over; 0 if it is not."""
         return max(0.0, self._open_until - now)
 
-    def succeeded(self, sent: float) -> None:
+    def succeeded(self, sent: float) -> bool:
+        """Whether it had gone and is back."""
         self.limit.note(sent, refused=False)
+        back, self._gone = self._gone, False
         self._failures, self._pause, self._open_until = 0, _FIRST_PAUSE, 0.0
+        return back
 
     def failed(self, sent: float, failure: Retry) -> bool:
         """Whether it is passed over from now on."""
-        self.limit.note(sent, refused=isinstance(failure, (Busy, Slow)))
+        if isinstance(failure, Unreachable):
+            self._gone = True  # which tells nothing of how much it can take
+        else:
+            self.limit.note(sent, refused=isinstance(failure, (Busy, Slow)))
         now = time.monotonic()
         self._failures += 1
         if self._failures < _OPENS_AFTER or now < self._open_until:
@@ -92,6 +99,7 @@ class Endpoints:
         self._waiting: list[tuple[int, int, asyncio.Future[Endpoint], Endpoint | None]] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._back = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._requests = RateLimit(config.rpm) if config.rpm else None
         self._tokens = RateLimit(config.tpm) if config.tpm else None
@@ -111,7 +119,17 @@ class Endpoints:
         now = time.monotonic()
         return any(e is not endpoint and e.dead is None and not e.resting(now) for e in self.all)
 
-    @asynccontextmanager
+    async def pause(self, seconds: float) -> bool:
+        """Waits so long, or until a server that had gone is back; tells whether one is.
+
+        Pauses grow while nobody listens. Who comes back shall not wait for them: its slots keep it from being overrun.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._back.wait()
+        return False
+
+    @contextlib.asynccontextmanager
     async def slot(self, priority: int, avoid: Endpoint | None = None) -> AsyncIterator[Endpoint]:
         """Holds a slot at a server, at another than `avoid` if there is one. The lowest priority is served first."""
         endpoint = None if self._waiting else self._free(avoid)
@@ -212,12 +230,17 @@ class Endpoints:
             endpoint.dead = error
             raise
         except DropRecord:
-            endpoint.succeeded(sent)  # it did its work
+            self._succeeded(endpoint, sent)  # it did its work
             raise
-        endpoint.succeeded(sent)
+        self._succeeded(endpoint, sent)
         if entry is not None and self._tokens is not None:
             self._tokens.correct(entry, answer.prompt_tokens + answer.completion_tokens or entry[1])
         return answer
+
+    def _succeeded(self, endpoint: Endpoint, sent: float) -> None:
+        if endpoint.succeeded(sent):
+            self._back.set()
+            self._back = asyncio.Event()
 
     def _read(self, raw: bytes, count: int) -> Answer:
         try:

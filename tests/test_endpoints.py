@@ -91,6 +91,46 @@ def test_a_server_that_comes_back_is_asked_again() -> None:
     asyncio.run(main())
 
 
+def test_who_waits_for_a_server_that_had_gone_goes_on_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses double, and so would every outage: the last request of a run once slept for half a minute after one."""
+
+    async def main() -> None:
+        server = Server(echo)
+        async with server.up():
+            client = Client(replace(QUICK, max_concurrency=32), server.url)
+            await client.complete(prompt("proof"))
+        monkeypatch.setattr(Client, "_pause", lambda *_: 20.0)
+        waiting = [asyncio.ensure_future(client.complete(prompt(i))) for i in range(32)]
+        await asyncio.sleep(0.3)
+        async with server.up():
+            began = time.monotonic()
+            await client.complete(prompt("the first to see it"))
+            assert answered(await asyncio.gather(*waiting)) == [str(i) for i in range(32)]
+            assert time.monotonic() - began < 10
+        await client.close()
+        assert server.peak > 20  # that nobody listened tells nothing of what the server can take
+
+    asyncio.run(main())
+
+
+def test_waiting_for_a_server_costs_no_attempts() -> None:
+    """A request that has failed while nobody listened is not given up at its next bad luck."""
+
+    async def main() -> None:
+        server = Server(lambda body, number: 500 if "unlucky" in str(body) and number < 4 else echo(body, number))
+        async with server.up():
+            client = Client(replace(QUICK, max_retries=3, max_retry_wait=0.3), server.url)
+            await client.complete(prompt("proof"))
+        waiting = asyncio.ensure_future(client.complete(prompt("unlucky")))
+        await asyncio.sleep(0.5)  # two or three attempts
+        async with server.up():
+            await client.complete(prompt("the first to see it"))
+            assert (await waiting)[0].text == "unlucky"
+        await client.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(("trouble", "said"), [("nobody listens", "cannot connect"), (401, "401"), (404, "404")])
 def test_no_good_server_stops_the_run(trouble: Any, said: str) -> None:
     servers = [unused_url() if trouble == "nobody listens" else Server(lambda b, n: trouble) for _ in range(2)]
