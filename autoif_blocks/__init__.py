@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .autoif import AutoIF
-    from .blocks.base import Block, Executor, Filter, Generator, Scorer
+    from .blocks.base import Block
+    from .blocks.kinds import Executor, Filter, Generator, Scorer
     from .blocks.readers import Reader
     from .errors import AutoIFError, DropRecord, ModelUnavailable, RecipeError, SandboxUnavailable, StopRun
     from .recipe import Recipe
@@ -28,7 +29,8 @@ os.environ["LOGURU_DIAGNOSE"] = "NO"
 # Imported when first used: `autoif --help` must not wait for datatrove and aiohttp.
 _HOMES = {
     "AutoIF": "autoif",
-    **dict.fromkeys(("Block", "Executor", "Filter", "Generator", "Scorer"), "blocks.base"),
+    "Block": "blocks.base",
+    **dict.fromkeys(("Executor", "Filter", "Generator", "Scorer"), "blocks.kinds"),
     **dict.fromkeys(
         ("AutoIFError", "DropRecord", "ModelUnavailable", "RecipeError", "SandboxUnavailable", "StopRun"), "errors"
     ),

@@ -15,9 +15,9 @@ ORDER = """
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.pool sandbox.doctor sandbox
     streaming context
-    blocks.threshold blocks.base blocks.readers blocks.queries blocks.generators blocks.executors blocks.judges
-    blocks.filters blocks.writers blocks.foreign blocks
-    options source overrides resolve steps flow recipe
+    blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
+    blocks.judges blocks.filters blocks.writers blocks.foreign blocks
+    options source overrides resolve steps flow wiring recipe
     ping identity state outputs simulated workers executors run progress autoif describe
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from datatrove.data import Document
 
-from autoif_blocks.blocks.base import AsyncBlock, Filter
+from autoif_blocks.blocks.base import AsyncBlock
+from autoif_blocks.blocks.kinds import Filter
 from autoif_blocks.context import RunContext, RunSettings
 from autoif_blocks.errors import AutoIFError, StopRun
 from autoif_blocks.records import Record

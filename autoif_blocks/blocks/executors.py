@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..errors import DropRecord
 from ..records import Record
 from ..sandbox import Outcome
-from .base import Executor
+from .kinds import Executor
 from .threshold import Threshold
 
 Number = str | int | float

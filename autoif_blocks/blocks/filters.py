@@ -8,7 +8,8 @@ from typing import Literal
 from datatrove.data import Document
 
 from ..records import Record, content_hash
-from .base import Block, Filter
+from .base import Block
+from .kinds import Filter
 from .threshold import Threshold
 
 

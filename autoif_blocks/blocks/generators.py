@@ -13,7 +13,7 @@ from ..errors import DropRecord, StopRun
 from ..parsing import defines, find_lines, find_object, repair_code, strip_reasoning, to_bool, unwrap
 from ..records import Record, seeded_random
 from ..streaming import stream
-from .base import Generator
+from .kinds import Generator
 
 
 class SelfInstruct(Generator):

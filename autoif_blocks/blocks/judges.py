@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DropRecord
 from ..parsing import find_label, find_number
 from ..records import Record
-from .base import Generator
+from .kinds import Generator
 
 
 class JudgeLabel(Generator):

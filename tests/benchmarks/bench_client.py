@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from autoif_blocks.blocks.base import Generator
+from autoif_blocks.blocks.kinds import Generator
 from autoif_blocks.cache import Cache
 from autoif_blocks.client import Client
 from autoif_blocks.context import RunContext, RunSettings
