@@ -165,7 +165,7 @@ class _Opened:
         self.feeders: list[Feeder] = []
         self.sandbox: Sandbox | None = None
         self.sandbox_lock = asyncio.Lock()
-        self.loop = asyncio.new_event_loop()
+        self.loop = _event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="autoif-loop", daemon=True)
         self._thread.start()
         self._closing = threading.Event()
@@ -243,6 +243,15 @@ class _Opened:
         aside = self._status.with_suffix(".tmp")
         aside.write_text(json.dumps({"finished": finished, "meters": counts}))
         aside.replace(self._status)
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed: it takes a fifth less of the processor's time."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -111,37 +110,33 @@ class Endpoints:
         now = time.monotonic()
         return any(e is not endpoint and e.dead is None and not e.resting(now) for e in self.all)
 
-    @asynccontextmanager
-    async def slot(self, priority: int, avoid: Endpoint | None = None) -> AsyncIterator[Endpoint]:
-        """Holds a slot at a server, at another than `avoid` if there is one. The lowest priority is served first."""
+    async def take(self, priority: int, avoid: Endpoint | None = None) -> Endpoint:
+        """Waits for a slot at a server, at another than `avoid` if there is one; the lowest priority is served first.
+        Whoever takes a slot must give it back."""
         endpoint = None if self._waiting else self._free(avoid)
         if endpoint is not None:
             self._grant(endpoint)
-        else:
-            turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (priority, next(self._order), turn, avoid))
-            self._serve()  # by the rules for who waits: it may be that only a timer will wake it
-            try:
-                endpoint = await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back(turn.result())
-                raise
+            return endpoint
+        turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._order), turn, avoid))
+        self._serve()  # by the rules for who waits: it may be that only a timer will wake it
         try:
-            yield endpoint
-        finally:
-            self._give_back(endpoint)
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(turn.result())
+            raise
+
+    def give_back(self, endpoint: Endpoint) -> None:
+        self._used -= 1
+        endpoint.used -= 1
+        if self._waiting:
+            self._serve()
 
     def _grant(self, endpoint: Endpoint) -> None:
         self._used += 1
         endpoint.used += 1
         endpoint.asked += 1
-
-    def _give_back(self, endpoint: Endpoint) -> None:
-        self._used -= 1
-        endpoint.used -= 1
-        if self._waiting:
-            self._serve()
 
     def _serve(self) -> None:
         while self._waiting:
