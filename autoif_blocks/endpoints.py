@@ -20,7 +20,7 @@ import aiohttp
 
 from .answers import Answer, read_answer, said, seconds_to_wait
 from .errors import DropRecord, ModelUnavailable, Retry
-from .limits import AdaptiveLimit, RateLimit
+from .limits import AdaptiveLimit, RateLimit, TimeLimit
 from .models import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class Endpoints:
         self._session: aiohttp.ClientSession | None = None
         self._requests = RateLimit(config.rpm) if config.rpm else None
         self._tokens = RateLimit(config.tpm) if config.tpm else None
+        self._time = TimeLimit(config.timeout)
 
     @property
     def name(self) -> str:
@@ -102,6 +103,7 @@ class Endpoints:
     async def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._time.close()
         if self._session is not None:
             await self._session.close()
 
@@ -223,7 +225,7 @@ class Endpoints:
     def _connect(self) -> aiohttp.ClientSession:
         config = self.config
         limits = aiohttp.ClientTimeout(
-            total=config.timeout, connect=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+            total=None, connect=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout
         )
         return aiohttp.ClientSession(
             timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self.headers(),
@@ -235,11 +237,12 @@ class Endpoints:
         address = f"{endpoint.url}/chat/completions"
         try:
             # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
-            async with self._session.post(address, data=payload, allow_redirects=False) as response:
-                raw = await response.read()
-                if response.status != 200:
-                    raise self._failure(endpoint, response.status, response.headers, raw, proven)
-                return raw
+            with self._time:
+                response = await self._session.post(address, data=payload, allow_redirects=False)
+                raw = await response.read()  # to its end, or the connection is closed
+            if response.status != 200:
+                raise self._failure(endpoint, response.status, response.headers, raw, proven)
+            return raw
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable(f"cannot connect ({getattr(error, 'strerror', None) or error})") from error
         except aiohttp.SocketTimeoutError as error:
