@@ -4,8 +4,8 @@ The key is the whole rendered request (model, messages, sampling options, sample
 endpoint, not the key, not the step's name. A changed prompt therefore misses, and only for the requests that it
 touches; an unchanged one hits from any recipe that shares the file.
 
-One SQLite file in WAL mode. Writes collect in memory; the run commits them every `flush_interval` seconds and at its
-end, so a kill -9 costs at most that many seconds of completions.
+One SQLite file in WAL mode. Writes collect in memory; the run commits them every `flush_interval` seconds (sooner
+where they come fast) and at its end, so a kill -9 costs at most that many seconds of completions.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .records import compact_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "completions.sqlite"
+_MANY = 2_000
 _ROWS = 400  # SQLite of any age takes 999 values a statement
 
 
@@ -96,6 +97,11 @@ class Cache:
             self._pending[key] = value
         if self._failure is not None:  # a write in the background failed: stop paying for what may be lost
             raise self._failure
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to flush: an interval has passed, or much waits in memory."""
+        return time.monotonic() - self.last_flush >= self.flush_interval or len(self._pending) >= _MANY
 
     def flush(self) -> None:
         """Writes what is pending.
