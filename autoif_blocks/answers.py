@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from .errors import Retry
+from .records import read_json
 
 _MOST_CHARACTERS_A_TOKEN = 7  # prose has four to five
 
@@ -41,7 +41,7 @@ def read_answer(raw: bytes, count: int) -> Answer:
         Retry: the body is cut off, no JSON, or has no choice that can be read.
     """
     try:
-        answer = json.loads(raw)
+        answer = read_json(raw)
         choices = answer["choices"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Retry(f"unreadable answer ({type(error).__name__}): {said(raw)}") from error
@@ -88,7 +88,7 @@ def _tokens(usage: object, name: str) -> int:
 def said(raw: bytes) -> str:
     """The server's own words, in one line."""
     try:
-        answer = json.loads(raw)
+        answer = read_json(raw)
         error = answer.get("error", answer)
         words = str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, AttributeError, RecursionError):

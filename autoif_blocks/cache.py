@@ -4,14 +4,14 @@ The key is the whole rendered request (model, messages, sampling options, sample
 endpoint, not the key, not the step's name. A changed prompt therefore misses, and only for the requests that it
 touches; an unchanged one hits from any recipe that shares the file.
 
-One SQLite file in WAL mode. Writes collect in memory; the run commits them every `flush_interval` seconds and at its
-end, so a kill -9 costs at most that many seconds of completions.
+One SQLite file in WAL mode. Writes collect in memory; the run commits them every `flush_interval` seconds (sooner
+where they come fast) and at its end, so a kill -9 costs at most that many seconds of completions.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import sqlite3
 import threading
 import time
@@ -23,15 +23,17 @@ from typing import Any
 from filelock import FileLock
 
 from .errors import StopRun
+from .records import compact_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "completions.sqlite"
-_canonical = json.JSONEncoder(sort_keys=True).encode
+_MANY = 2_000
+_ROWS = 400  # SQLite of any age takes 999 values a statement
 
 
 def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
     """What stands for samples `start` to `start + n - 1` of a request; the order of its options does not matter."""
-    whole = blake2b(_canonical(request).encode(), digest_size=16)
+    whole = blake2b(compact_json(request, sort_keys=True), digest_size=16)
     keys = []
     for index in range(start, start + n):
         digest = whole.copy()
@@ -74,11 +76,15 @@ class Cache:
             StopRun: the file is damaged.
         """
         marks = ",".join("?" * len(keys))
-        with self._lock, self._explained():
-            rows = self._reader.execute(f"SELECT key, value FROM completions WHERE key IN ({marks})", keys).fetchall()
-            found = dict(rows)
-            for unwritten in (self._writing, self._pending):
-                found.update((key, unwritten[key]) for key in keys if key in unwritten)
+        try:
+            with self._lock:
+                rows = self._reader.execute(f"SELECT key, value FROM completions WHERE key IN ({marks})", keys)
+                found = dict(rows.fetchall())
+                for unwritten in (self._writing, self._pending):
+                    if unwritten:
+                        found.update((key, unwritten[key]) for key in keys if key in unwritten)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
         return [found.get(key) for key in keys]
 
     def put(self, key: bytes, value: str) -> None:
@@ -91,6 +97,11 @@ class Cache:
             self._pending[key] = value
         if self._failure is not None:  # a write in the background failed: stop paying for what may be lost
             raise self._failure
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to flush: an interval has passed, or much waits in memory."""
+        return time.monotonic() - self.last_flush >= self.flush_interval or len(self._pending) >= _MANY
 
     def flush(self) -> None:
         """Writes what is pending.
@@ -145,7 +156,11 @@ class Cache:
         if self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._writer.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?)", self._writing.items())
+                pairs = itertools.chain.from_iterable(self._writing.items())
+                while some := list(itertools.islice(pairs, 2 * _ROWS)):
+                    # Many rows a statement: SQLite lets other threads run while it works on one, and only then.
+                    marks = ",".join(["(?,?)"] * (len(some) // 2))
+                    self._writer.execute(f"INSERT OR REPLACE INTO completions VALUES {marks}", some)
                 self._writer.execute("COMMIT")
             finally:
                 if self._writer.in_transaction:
@@ -156,7 +171,10 @@ class Cache:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StopRun(
-                f"cannot use the cache {self.path}: {error}. "
-                "If it is damaged: --no-resume deletes it and asks again, another cache_dir leaves it where it is"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StopRun:
+        return StopRun(
+            f"cannot use the cache {self.path}: {error}. "
+            "If it is damaged: --no-resume deletes it and asks again, another cache_dir leaves it where it is"
+        )

@@ -21,14 +21,12 @@ Failures are classified here, once, for the whole project:
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 from .accounting import Meter
 from .answers import Completion
@@ -36,7 +34,7 @@ from .cache import Cache, request_keys
 from .endpoints import Busy, Endpoint, Endpoints, Unreachable
 from .errors import DropRecord, ModelUnavailable, Retry
 from .models import ModelConfig
-from .records import content_hash
+from .records import compact_json, content_hash, read_json
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class Client:
         self._admit = admit
         self._cache = cache
         self._base_seed = int(content_hash("sampling seed", seed), 16) % 2**30
-        self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._asking: dict[bytes, asyncio.Event] = {}
         self._meter = Meter()
         self._knows_n = False  # the server has given several choices at once
         self._one_at_a_time = False
@@ -87,17 +85,17 @@ class Client:
         request = {"model": self.config.model, "messages": list(messages), **self.config.sampling, **(sampling or {})}
         keys = request_keys({**request, "base_seed": self._base_seed}, start, n)
         # Equal samples in flight wait for one another: asked side by side they would get different answers of which
-        # the cache keeps one, and a replay would no longer equal the run. Sorted, so that none wait in a circle.
-        locks = [self._asking.setdefault(key, asyncio.Lock()) for key in sorted(keys)]
-        held: list[asyncio.Lock] = []
+        # the cache keeps one, and a replay would no longer equal the run.
+        while (others := next(filter(None, map(self._asking.get, keys)), None)) is not None:
+            await others.wait()
+        ours = asyncio.Event()
+        self._asking.update(dict.fromkeys(keys, ours))
         try:
-            for lock in locks:
-                await lock.acquire()
-                held.append(lock)
             return await self._complete(request, keys, start, meter, priority)
         finally:
-            for lock in held:
-                lock.release()
+            for key in keys:
+                del self._asking[key]
+            ours.set()
 
     async def _complete(
         self, request: dict[str, Any], keys: list[bytes], start: int, meter: Meter, priority: int
@@ -127,11 +125,11 @@ class Client:
 
     def _recall(self, keys: list[bytes]) -> list[Completion | None]:
         values = self._cache.get_many(keys) if self._cache is not None else [None] * len(keys)
-        return [Completion(*json.loads(value)) if value is not None else None for value in values]
+        return [Completion(*read_json(value)) if value is not None else None for value in values]
 
     def _keep(self, key: bytes, completion: Completion) -> None:
         if self._cache is not None:
-            self._cache.put(key, json.dumps([completion.text, completion.finish_reason]))
+            self._cache.put(key, compact_json([completion.text, completion.finish_reason]).decode())
 
     async def _ask(
         self, request: dict[str, Any], index: int, count: int, meter: Meter, priority: int
@@ -195,7 +193,8 @@ class Client:
         self, body: dict[str, Any], count: int, meter: Meter, priority: int, avoid: Endpoint | None, again: bool
     ) -> dict[int, Completion]:
         # The slot is given back before any pause: a sleeping request must not keep a ready one waiting.
-        async with self._servers.slot(priority, avoid) as endpoint:
+        endpoint = await self._servers.take(priority, avoid)
+        try:
             self._count(meter)
             meter.retries += again
             patience = self._patience(meter)
@@ -209,6 +208,8 @@ class Client:
                 return await self._hedged(first, self._second(endpoint, body, count, meter))
             finally:
                 first.cancel()
+        finally:
+            self._servers.give_back(endpoint)
 
     def _count(self, meter: Meter) -> None:
         if self._admit is not None:
@@ -223,10 +224,13 @@ class Client:
         return factor * meter.quantile(0.95)
 
     async def _second(self, first: Endpoint, body: dict[str, Any], count: int, meter: Meter) -> dict[int, Completion]:
-        async with self._servers.slot(-1, avoid=first) as endpoint:
+        endpoint = await self._servers.take(-1, avoid=first)
+        try:
             self._count(meter)
             meter.hedges += 1
             return await self._post(endpoint, body, count, meter)
+        finally:
+            self._servers.give_back(endpoint)
 
     async def _hedged(
         self, first: asyncio.Future[dict[int, Completion]], second: Coroutine[Any, Any, dict[int, Completion]]
@@ -289,7 +293,7 @@ class Client:
         return max(pause, min(failure.after or 0.0, _LONGEST_RETRY_AFTER) * random.uniform(1.0, 1.1))
 
     async def _post(self, endpoint: Endpoint, body: dict[str, Any], count: int, meter: Meter) -> dict[int, Completion]:
-        payload = json.dumps(body).encode()
+        payload = compact_json(body)
         # Four bytes of text are about a token; what answers take is known from those before.
         tokens = len(payload) / 4 + count * meter.completion_tokens / max(1, meter.completions)
         began = time.monotonic()

@@ -14,14 +14,14 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
 
 from .answers import Answer, read_answer, said, seconds_to_wait
 from .errors import DropRecord, ModelUnavailable, Retry
-from .limits import AdaptiveLimit, RateLimit
+from .limits import AdaptiveLimit, RateLimit, TimeLimit
 from .models import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class Endpoints:
         self._session: aiohttp.ClientSession | None = None
         self._requests = RateLimit(config.rpm) if config.rpm else None
         self._tokens = RateLimit(config.tpm) if config.tpm else None
+        self._time = TimeLimit(config.timeout)
 
     @property
     def name(self) -> str:
@@ -111,6 +112,7 @@ class Endpoints:
     async def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._time.close()
         if self._session is not None:
             await self._session.close()
 
@@ -129,37 +131,33 @@ class Endpoints:
                 return await self._back.wait()
         return False
 
-    @contextlib.asynccontextmanager
-    async def slot(self, priority: int, avoid: Endpoint | None = None) -> AsyncIterator[Endpoint]:
-        """Holds a slot at a server, at another than `avoid` if there is one. The lowest priority is served first."""
+    async def take(self, priority: int, avoid: Endpoint | None = None) -> Endpoint:
+        """Waits for a slot at a server, at another than `avoid` if there is one; the lowest priority is served first.
+        Whoever takes a slot must give it back."""
         endpoint = None if self._waiting else self._free(avoid)
         if endpoint is not None:
             self._grant(endpoint)
-        else:
-            turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (priority, next(self._order), turn, avoid))
-            self._serve()  # by the rules for who waits: it may be that only a timer will wake it
-            try:
-                endpoint = await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back(turn.result())
-                raise
+            return endpoint
+        turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._order), turn, avoid))
+        self._serve()  # by the rules for who waits: it may be that only a timer will wake it
         try:
-            yield endpoint
-        finally:
-            self._give_back(endpoint)
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(turn.result())
+            raise
+
+    def give_back(self, endpoint: Endpoint) -> None:
+        self._used -= 1
+        endpoint.used -= 1
+        if self._waiting:
+            self._serve()
 
     def _grant(self, endpoint: Endpoint) -> None:
         self._used += 1
         endpoint.used += 1
         endpoint.asked += 1
-
-    def _give_back(self, endpoint: Endpoint) -> None:
-        self._used -= 1
-        endpoint.used -= 1
-        if self._waiting:
-            self._serve()
 
     def _serve(self) -> None:
         while self._waiting:
@@ -251,7 +249,7 @@ class Endpoints:
     def _connect(self) -> aiohttp.ClientSession:
         config = self.config
         limits = aiohttp.ClientTimeout(
-            total=config.timeout, connect=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+            total=None, connect=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout
         )
         return aiohttp.ClientSession(
             timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self.headers(),
@@ -263,11 +261,12 @@ class Endpoints:
         address = f"{endpoint.url}/chat/completions"
         try:
             # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
-            async with self._session.post(address, data=payload, allow_redirects=False) as response:
-                raw = await response.read()
-                if response.status != 200:
-                    raise self._failure(endpoint, response.status, response.headers, raw, proven)
-                return raw
+            with self._time:
+                response = await self._session.post(address, data=payload, allow_redirects=False)
+                raw = await response.read()  # to its end, or the connection is closed
+            if response.status != 200:
+                raise self._failure(endpoint, response.status, response.headers, raw, proven)
+            return raw
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable(f"cannot connect ({getattr(error, 'strerror', None) or error})") from error
         except aiohttp.SocketTimeoutError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from typing import Any
 
 PROBE = 16  # requests in flight at a server that has never answered
 TOLERATED = 0.2  # the share of refusals that is no sign of too much: a few 429 or 500 happen to everybody
@@ -50,6 +51,45 @@ class AdaptiveLimit:
         self._seen = self._refused = 0
         if not grown:
             self._changed = time.monotonic()
+
+
+class TimeLimit:
+    """At most so many seconds, for everything in `with limit:`, where it raises TimeoutError.
+
+    All are given the same time, so they fall due in the order in which they began, and one timer does for them all.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: dict[asyncio.Task[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        due = self._due[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._look)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._due.pop(task, None) is None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for task, due in list(self._due.items()):
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._look)
+                break
+            del self._due[task]
+            task.cancel()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class RateLimit:

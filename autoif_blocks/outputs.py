@@ -1,20 +1,24 @@
 """The files of a run: merged from the tasks' parts, sorted by id, and put in place whole.
 
-Nothing is held in memory but ids and positions, so a file may be larger than the machine.
+Files may be larger than the machine's memory: what does not fit is sorted in pieces on disk, beside the parts.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from .errors import StopRun
 
-_ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # every row is written with its id first
+_ID = re.compile(rb'\{"id": "((?:[^"\\]|\\.)*)"')  # every row is written with its id first
+_PIECE = 4 << 20  # bytes of rows that are sorted in memory
+_FAN_IN = 64  # files that are merged at a time
 
 
 def merge(parts: Iterable[Path], target: Path) -> int:
@@ -25,16 +29,16 @@ def merge(parts: Iterable[Path], target: Path) -> int:
     Raises:
         StopRun: the disk is full or cannot be written.
     """
-    files = [path.open("rb") for path in sorted(parts) if path.is_file()]
+    files = [path for path in sorted(parts) if path.is_file()]
+    rows = 0
     try:
-        index = sorted(_index(files))
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.tmp")
-        with aside.open("wb") as out:
-            # Equal ids hold equal records almost always; where they do not, the content decides, not the arrival.
-            for lines in _by_id(files, index):
-                for line in sorted(lines):
-                    out.write(json.loads(line)["line"].encode() + b"\n" if target.suffix == ".txt" else line)
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(aside.open("wb"))
+            for line in _in_order(files, stack):
+                out.write(json.loads(line)["line"].encode() + b"\n" if target.suffix == ".txt" else line)
+                rows += 1
             out.flush()
             os.fsync(out.fileno())
         aside.replace(target)
@@ -42,34 +46,59 @@ def merge(parts: Iterable[Path], target: Path) -> int:
         raise StopRun(
             f"cannot write {target}: {error.strerror}; completions are kept, run again to continue"
         ) from error
-    finally:
-        for file in files:
-            file.close()
-    return len(index)
+    return rows
 
 
-def _index(files: Sequence[BinaryIO]) -> Iterator[tuple[str, int, int, int]]:
-    for number, file in enumerate(files):
-        position = 0
-        for line in file:
-            match = _ID.match(line)
-            assert match is not None, f"a row without an id: {line[:80]!r}"
-            yield json.loads(match[1]), number, position, len(line)
-            position += len(line)
+def _in_order(files: Sequence[Path], stack: contextlib.ExitStack) -> Iterable[bytes]:
+    """The lines of all files in order."""
+    pieces = _pieces(files)
+    if sum(path.stat().st_size for path in files) <= _PIECE:
+        return next(pieces, [])
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sorting-", dir=files[0].parent)))
+    runs = [_written(lines, folder) for lines in pieces]
+    while len(runs) > _FAN_IN:
+        with contextlib.ExitStack() as some:
+            merged = _written(_merged(runs[:_FAN_IN], some), folder)
+        for path in runs[:_FAN_IN]:
+            path.unlink()
+        runs = [*runs[_FAN_IN:], merged]
+    return _merged(runs, stack)
 
 
-def _by_id(files: Sequence[BinaryIO], index: list[tuple[str, int, int, int]]) -> Iterator[list[bytes]]:
+def _pieces(files: Sequence[Path]) -> Iterator[list[bytes]]:
+    """The lines of all files, as many as one may hold, each piece in order."""
     lines: list[bytes] = []
-    last: str | None = None
-    for record_id, number, position, length in index:
-        if record_id != last and lines:
-            yield lines
-            lines = []
-        last = record_id
-        files[number].seek(position)
-        lines.append(files[number].read(length))
+    size = 0
+    for path in files:
+        with path.open("rb") as file:
+            for line in file:
+                lines.append(line)
+                size += len(line)
+                if size >= _PIECE:
+                    yield sorted(lines, key=_place)
+                    lines, size = [], 0
     if lines:
-        yield lines
+        yield sorted(lines, key=_place)
+
+
+def _place(line: bytes) -> tuple[bytes, bytes]:
+    """What a row is sorted by. Equal ids hold equal records almost always; where they do not, the content decides, not
+    the arrival. The order of UTF-8 is that of its characters."""
+    match = _ID.match(line)
+    assert match is not None, f"a row without an id: {line[:80]!r}"
+    name = match[1]
+    return (json.loads(b'"%b"' % name).encode("utf-8", "surrogatepass") if b"\\" in name else name), line
+
+
+def _written(lines: Iterable[bytes], folder: Path) -> Path:
+    number, name = tempfile.mkstemp(dir=folder)
+    with os.fdopen(number, "wb") as file:
+        file.writelines(lines)
+    return Path(name)
+
+
+def _merged(runs: Iterable[Path], stack: contextlib.ExitStack) -> Iterator[bytes]:
+    return heapq.merge(*(stack.enter_context(path.open("rb")) for path in runs), key=_place)
 
 
 def count_rows(path: Path) -> int:

@@ -17,7 +17,10 @@ _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True,
 
 @lru_cache(maxsize=1024)
 def _compile(source: str) -> Template:
-    return _ENVIRONMENT.from_string(source)
+    template = _ENVIRONMENT.from_string(source)
+    # jinja2 copies the globals at every rendering: of a plain dictionary in a tenth of the time that its chain takes.
+    template.globals = dict(template.globals)
+    return template
 
 
 class Prompt:

@@ -8,11 +8,13 @@ finished records are yielded in the order in which they finish. A slot of the wi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import AutoIFError, Unfinished
 
@@ -55,31 +57,28 @@ def stream(
     is in flight is cancelled, and the upstream is closed by the thread that ran it. When the run is stopping, items on
     which no work has begun, or whose work ends unfinished, do not come out.
     """
-    loop = context.loop
-    done: SimpleQueue[tuple[int, Item, Future[Result]] | BaseException | int] = SimpleQueue()
-    slots = threading.Semaphore(window)
-    in_flight: dict[int, Future[Result]] = {}
+    work_of = _InFlight(work, context.loop)
     upstream = iter(items)
+    freed: SimpleQueue[int] = SimpleQueue()  # slots, on their way from the consumer to the feeder
 
     def feed() -> None:
-        count = 0
+        count, slots = 0, window
         try:
             for item in upstream:
-                while not slots.acquire(timeout=_POLL):
+                while not slots:
+                    with contextlib.suppress(Empty):
+                        slots += freed.get(timeout=_POLL)
                     _stop_if_told()
                 _stop_if_told()
                 if context.stopping:
                     context.cut_short()
-                    slots.release()
                     continue
-                future = asyncio.run_coroutine_threadsafe(_await(work, item), loop)
-                in_flight[count] = future
-                # Bound now: by the time the future is done, the loop variables are another item's.
-                future.add_done_callback(lambda f, number=count, item=item: done.put((number, item, f)))  # type: ignore[misc]
+                slots -= 1
+                work_of.begin(count, item)
                 count += 1
-            done.put(count)
+            work_of.done.put(count)
         except BaseException as error:
-            done.put(error)
+            work_of.done.put(error)
         finally:
             close = getattr(upstream, "close", None)
             if close is not None:
@@ -89,14 +88,18 @@ def stream(
     context.feeders.append(feeder)  # an error elsewhere in the chain may leave this generator suspended
     feeder.start()
     finished: dict[int, tuple[Item, Result] | None] = {}
-    received, expected, next_number = 0, -1, 0
+    received, expected, next_number, taken = 0, -1, 0, 0
     try:
         while received != expected:
             _stop_if_told()  # each time: what comes may all be rejected below, so that nobody else would notice
             if context.overdue:
-                _cancel(in_flight)
+                work_of.cancel()
+            # To wake the feeder costs more than a slot: it is told of several, or of what there is before a wait.
+            if taken > window // 16 or (taken and work_of.done.empty()):
+                freed.put(taken)
+                taken = 0
             try:
-                message = done.get(timeout=_POLL)
+                message = work_of.done.get(timeout=_POLL)
             except Empty:
                 continue
             if isinstance(message, BaseException):
@@ -104,37 +107,82 @@ def stream(
             if isinstance(message, int):
                 expected = message
                 continue
-            number, item, future = message
-            del in_flight[number]
+            number, item, task = message
             received += 1
             outcome: tuple[Item, Result] | None = None
             try:
-                outcome = (item, future.result())
-            except (CancelledError, Unfinished):
+                outcome = (item, task.result())
+            except (asyncio.CancelledError, Unfinished):
                 if not context.stopping:
                     raise AutoIFError("the work on a record was cancelled, and not by the run") from None
                 context.cut_short()
             if not ordered:
                 if outcome is not None:
                     yield outcome
-                slots.release()
+                taken += 1
                 continue
             finished[number] = outcome
             while next_number in finished:
                 if (ready := finished.pop(next_number)) is not None:
                     yield ready
-                slots.release()
+                taken += 1
                 next_number += 1
     finally:
         feeder.stopping.set()
-        _cancel(in_flight)
+        work_of.cancel()
         feeder.join()
-        _cancel(in_flight)  # what it had just begun
+        work_of.close()
 
 
-def _cancel(futures: dict[int, Future[Any]]) -> None:
-    for future in list(futures.values()):
-        future.cancel()
+class _InFlight(Generic[Item, Result]):
+    """What one `stream` has on the event loop. Threads speak to the loop only when it does not know yet that there is
+    something to do: to wake it takes longer than most of what it does."""
+
+    def __init__(self, work: Callable[[Item], Awaitable[Result]], loop: asyncio.AbstractEventLoop) -> None:
+        self.done: SimpleQueue[tuple[int, Item, asyncio.Task[Result]] | BaseException | int] = SimpleQueue()
+        """(number, item, its task) as they end; the number of all items, or an error, from the feeder"""
+        self._work = work
+        self._loop = loop
+        self._new: deque[tuple[int, Item]] = deque()
+        self._told = False
+        self._closed = False
+        self._tasks: set[asyncio.Task[Result]] = set()  # the loop's own
+
+    def begin(self, number: int, item: Item) -> None:
+        """Called by the feeder."""
+        self._new.append((number, item))
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._begin_new)
+
+    def _begin_new(self) -> None:
+        self._told = False  # first: what comes from now on tells again
+        while self._new:
+            number, item = self._new.popleft()
+            if not self._closed:
+                task = self._loop.create_task(_await(self._work, item))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._ended, number, item))
+
+    def _ended(self, number: int, item: Item, task: asyncio.Task[Result]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # now asked for, should nobody take the result
+        self.done.put((number, item, task))
+
+    def cancel(self) -> None:
+        """Cancels what has begun, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all has ended with it
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def close(self) -> None:
+        """Cancels all; nothing begins any more."""
+        self._closed = True
+        self.cancel()
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
 
 async def _await(work: Callable[[Any], Awaitable[Result]], item: Any) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import Literal
 
 from datatrove.data import Document
@@ -131,13 +132,14 @@ class Dedup(Block):
         records: Iterable[Record] = self._take(data or ())
         if self.on is not None:
             records = sorted(records, key=lambda record: record.id)
-        first: dict[str, str] = {}
+        first: dict[bytes, str] = {}  # ids only where the records' own do not tell
         for record in records:
-            key = content_hash(*(record[field] for field in self.on)) if self.on else record.id
+            equal = record.id if self.on is None else content_hash(*(record[field] for field in self.on))
+            key = blake2b(equal.encode("utf-8", "surrogatepass"), digest_size=12).digest()
             if key in first:
-                self.drop(record, "duplicate", f"of {first[key]}")
+                self.drop(record, "duplicate", f"of {first[key] or record.id}")
                 continue
-            first[key] = record.id
+            first[key] = record.id if self.on else ""
             self.meter.given += 1
             yield record.document
 

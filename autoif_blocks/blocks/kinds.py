@@ -102,7 +102,7 @@ class Generator(AsyncBlock):
         Raises:
             DropRecord: the request cannot be made or is refused, or every completion was cut off.
         """
-        values = {**record, **variables}
+        values = {**record.document.metadata, **variables}
         messages = [{"role": "system", "content": self.system.render(values)}] if self.system else []
         messages.append({"role": "user", "content": self.prompt.render(values)})
         client = self.live.client(self.model)

@@ -1,8 +1,9 @@
 """The simulated teacher's HTTP side: an OpenAI-compatible server on loopback, with faults and latency on demand.
 
 What it answers is decided in `replies` and depends on the messages, the model's name and the effective seed alone.
-When it answers, and whether a fault comes first, depends on the order in which requests arrive and never on what they
-say; a fault never changes a completion. One request body meets a fault at its first two tries at most.
+How long it takes depends on the request's body and on how often that came before, so that two runs wait for the same.
+Whether a fault comes first depends on the order in which requests arrive and never on what they say; a fault never
+changes a completion. One request body meets a fault at its first two tries at most.
 
 The effective seed of choice `i` is the request's `seed` plus `i`, as in vLLM: one request for n=8 and two for n=4 with
 `seed` and `seed + 4` bring the same eight choices. Without `seed` it is 0. Temperature 0 honours the seed all the same.
@@ -88,6 +89,17 @@ def _fault_rates(config: TeacherConfig) -> tuple[tuple[Fault, float], ...]:
     )
 
 
+def service_time(config: TeacherConfig, body: bytes, tries: int = 0) -> float:
+    """Seconds until a request is answered that has come `tries` times before."""
+    if not config.latency:
+        return 0.0
+    rng = Random(
+        digest("latency", str(config.seed), str(tries)) ^ int.from_bytes(blake2b(body, digest_size=8).digest())
+    )
+    # The mean of a lognormal is exp(mu + sigma^2 / 2).
+    return rng.lognormvariate(math.log(config.latency) - config.latency_sigma**2 / 2, config.latency_sigma)
+
+
 class _Refused(Exception):
     """A request that gets an error object instead of an answer."""
 
@@ -126,26 +138,21 @@ class _Teacher:
         self.arrivals = 0
         self._tries: OrderedDict[bytes, int] = OrderedDict()
         self._faulty = any(rate for _, rate in _fault_rates(config))
-        # The mean of a lognormal is exp(mu + sigma^2 / 2).
-        self._mu = math.log(config.latency) - config.latency_sigma**2 / 2 if config.latency else 0.0
 
     def fate(self, body: bytes) -> tuple[float, Fault | None]:
         """Seconds to wait and the fault to show for the request that arrives now."""
         self.arrivals += 1
         if not (self._faulty or self.config.latency):
             return 0.0, None
-        rng = Random(digest("fate", str(self.config.seed), str(self.arrivals)))
-        wait = rng.lognormvariate(self._mu, self.config.latency_sigma) if self.config.latency else 0.0
-        return wait, self._fault(rng.random(), body)
-
-    def _fault(self, roll: float, body: bytes) -> Fault | None:
-        if not self._faulty:
-            return None
         key = blake2b(body, digest_size=8).digest()
         tries = self._tries.pop(key, 0)
         self._tries[key] = tries + 1
         if len(self._tries) > REMEMBERED_BODIES:
             self._tries.popitem(last=False)
+        rng = Random(digest("fate", str(self.config.seed), str(self.arrivals)))
+        return service_time(self.config, body, tries), self._fault(rng.random(), tries)
+
+    def _fault(self, roll: float, tries: int) -> Fault | None:
         if tries >= FAULTY_TRIES:
             return None
         for name, rate in _fault_rates(self.config):

@@ -9,13 +9,16 @@ client. Each line is the best of three rounds, taken in turns, so that a busy ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import aiohttp
@@ -23,7 +26,7 @@ import aiohttp
 from autoif_blocks.blocks.kinds import Generator
 from autoif_blocks.cache import Cache
 from autoif_blocks.client import Client
-from autoif_blocks.context import RunContext, RunSettings
+from autoif_blocks.context import RunContext, RunSettings, event_loop
 from autoif_blocks.models import ModelConfig
 from autoif_blocks.records import Record
 
@@ -141,38 +144,60 @@ def measure(cost: Cost, work: Callable[[], object]) -> None:
     cost.keep(time.perf_counter() - wall, time.process_time() - cpu)
 
 
+@contextlib.contextmanager
+def without_uvloop() -> Iterator[None]:
+    """As if it were not installed."""
+    there = sys.modules.pop("uvloop", None)
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["uvloop"]
+        if there is not None:
+            sys.modules["uvloop"] = there
+
+
+def on_loop(work: Coroutine[Any, Any, object]) -> None:
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(work)
+
+
+def rounds(url: str, count: int, costs: dict[str, Cost], suffix: str) -> None:
+    measure(costs["raw aiohttp" + suffix], lambda: on_loop(raw(url, count)))
+    measure(costs["client" + suffix], lambda: on_loop(ours(url, count, None)))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Cache(folder)
+        measure(costs["client, cache on" + suffix], lambda: (on_loop(ours(url, count, cache)), cache.flush()))
+        measure(costs["replay, n = 1" + suffix], lambda: on_loop(replay(cache, count, 1)))
+        on_loop(fill(url, count // 8, cache))
+        measure(costs["replay, n = 8" + suffix], lambda: on_loop(replay(cache, count // 8, 8)))
+        cache.close()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(costs["pipeline step, cache on" + suffix], lambda: step(url, count, folder))
+
+
 def main(count: int) -> None:
     ready = multiprocessing.Queue()  # type: ignore[var-annotated]
     server = multiprocessing.Process(target=serve, args=(ready,), daemon=True)
     server.start()
     url = ready.get()
-    names = ("raw aiohttp", "client", "client, cache on", "pipeline step, cache on")
-    costs = {name: Cost() for name in names}
-    replays = {n: Cost() for n in (1, 8)}
+    loops = ["", ", uvloop"] if find_spec("uvloop") else [""]
+    costs: dict[str, Cost] = defaultdict(Cost)
     for _ in range(ROUNDS):
-        measure(costs["raw aiohttp"], lambda: asyncio.run(raw(url, count)))
-        measure(costs["client"], lambda: asyncio.run(ours(url, count, None)))
-        with tempfile.TemporaryDirectory() as folder:
-            cache = Cache(folder)
-            measure(
-                costs["client, cache on"], lambda cache=cache: (asyncio.run(ours(url, count, cache)), cache.flush())
-            )
-            measure(replays[1], lambda cache=cache: asyncio.run(replay(cache, count, 1)))
-            asyncio.run(fill(url, count // 8, cache))
-            measure(replays[8], lambda cache=cache: asyncio.run(replay(cache, count // 8, 8)))
-            cache.close()
-        with tempfile.TemporaryDirectory() as folder:
-            measure(costs["pipeline step, cache on"], lambda folder=folder: step(url, count, folder))
+        for suffix in loops:
+            with contextlib.nullcontext() if suffix else without_uvloop():
+                rounds(url, count, costs, suffix)
     server.terminate()
     base = costs["raw aiohttp"]
-    print(f"{count} requests, {SLOTS} at a time, best of {ROUNDS}")
+    print(f"{count} requests, {SLOTS} at a time, best of {ROUNDS}; x raw: raw aiohttp on asyncio's own loop")
     for name, cost in costs.items():
+        if name.startswith("replay"):
+            print(f"{name:34} {count / cost.wall:6.0f} completions/s")
+            continue
         print(
-            f"{name:26} {cost.cpu / count * 1e3:6.3f} ms CPU a request ({cost.cpu / base.cpu:4.2f} x raw)   "
+            f"{name:34} {cost.cpu / count * 1e3:6.3f} ms CPU a request ({cost.cpu / base.cpu:4.2f} x raw)   "
             f"{count / cost.wall:6.0f} requests/s ({base.wall / cost.wall:4.2f} x raw)"
         )
-    for n, cost in replays.items():
-        print(f"replay, n = {n}              {count // n * n / cost.wall:6.0f} completions/s")
 
 
 async def fill(url: str, requests: int, cache: Cache) -> None:
