@@ -27,8 +27,9 @@ from .records import compact_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "completions.sqlite"
-_MANY = 2_000
-_ROWS = 400  # SQLite of any age takes 999 values a statement
+_MANY = 1_000  # a few MB
+_ROWS = 100  # a statement; SQLite of any age takes 999 values
+_INSERT = "INSERT OR REPLACE INTO completions VALUES (?,?)"
 
 
 def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
@@ -156,11 +157,12 @@ class Cache:
         if self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                pairs = itertools.chain.from_iterable(self._writing.items())
-                while some := list(itertools.islice(pairs, 2 * _ROWS)):
+                pairs = iter(self._writing.items())
+                for _ in range(len(self._writing) // _ROWS):
                     # Many rows a statement: SQLite lets other threads run while it works on one, and only then.
-                    marks = ",".join(["(?,?)"] * (len(some) // 2))
-                    self._writer.execute(f"INSERT OR REPLACE INTO completions VALUES {marks}", some)
+                    some = itertools.chain.from_iterable(itertools.islice(pairs, _ROWS))
+                    self._writer.execute(_INSERT + ",(?,?)" * (_ROWS - 1), list(some))
+                self._writer.executemany(_INSERT, pairs)
                 self._writer.execute("COMMIT")
             finally:
                 if self._writer.in_transaction:

@@ -17,7 +17,7 @@ from pathlib import Path
 from .errors import StopRun
 
 _ID = re.compile(rb'\{"id": "((?:[^"\\]|\\.)*)"')  # every row is written with its id first
-_PIECE = 4 << 20  # bytes of rows that are sorted in memory
+_PIECE = 1 << 20  # bytes of rows that are sorted in memory
 _FAN_IN = 64  # files that are merged at a time
 
 
