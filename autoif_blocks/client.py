@@ -73,11 +73,11 @@ class Client:
 
     async def complete(
         self, messages: Sequence[Message], n: int = 1, start: int = 0, sampling: Mapping[str, Any] | None = None,
-        meter: Meter | None = None, priority: int = 0,
+        meter: Meter | None = None, priority: int = 0, step: str = "",
     ) -> list[Completion]:  # fmt: skip
         """Samples `start` to `start + n - 1` of the prompt, from the cache or from the server.
 
-        When slots are short, the request with the lowest `priority` is sent first.
+        When slots are short, the request with the lowest `priority` is sent first. `step` is who asks, for the cache.
 
         Raises:
             DropRecord: the server refuses this request, and asking again would not help.
@@ -94,15 +94,15 @@ class Client:
             for lock in locks:
                 await lock.acquire()
                 held.append(lock)
-            return await self._complete(request, keys, start, meter, priority)
+            return await self._complete(request, keys, start, meter, priority, step)
         finally:
             for lock in held:
                 lock.release()
 
     async def _complete(
-        self, request: dict[str, Any], keys: list[bytes], start: int, meter: Meter, priority: int
+        self, request: dict[str, Any], keys: list[bytes], start: int, meter: Meter, priority: int, step: str
     ) -> list[Completion]:
-        found = self._recall(keys)
+        found = self._recall(keys, step)
         hits = len(keys) - found.count(None)
         meter.hits += hits
         self._proven |= hits > 0
@@ -115,7 +115,7 @@ class Client:
             for (first, _), answer in zip(spans, answers, strict=True):
                 for place, completion in answer.items() if isinstance(answer, dict) else ():
                     found[first + place] = completion
-                    self._keep(keys[first + place], completion)
+                    self._keep(keys[first + place], completion, step)
             for answer in answers:
                 if isinstance(answer, BaseException):
                     raise answer
@@ -125,13 +125,13 @@ class Client:
     async def close(self) -> None:
         await self._servers.close()
 
-    def _recall(self, keys: list[bytes]) -> list[Completion | None]:
-        values = self._cache.get_many(keys) if self._cache is not None else [None] * len(keys)
+    def _recall(self, keys: list[bytes], step: str) -> list[Completion | None]:
+        values = self._cache.get_many(keys, step) if self._cache is not None else [None] * len(keys)
         return [Completion(*json.loads(value)) if value is not None else None for value in values]
 
-    def _keep(self, key: bytes, completion: Completion) -> None:
+    def _keep(self, key: bytes, completion: Completion, step: str) -> None:
         if self._cache is not None:
-            self._cache.put(key, json.dumps([completion.text, completion.finish_reason]))
+            self._cache.put(key, json.dumps([completion.text, completion.finish_reason]), step)
 
     async def _ask(
         self, request: dict[str, Any], index: int, count: int, meter: Meter, priority: int

@@ -5,6 +5,7 @@ Nothing is held in memory but ids and positions, so a file may be larger than th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,9 +13,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from .errors import StopRun
 
 _ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # every row is written with its id first
+
+
+@contextlib.contextmanager
+def held(folder: Path, name: str, option: str) -> Iterator[None]:
+    """Keeps other runs out of a folder. Two that share a cache would both pay for what both ask, and one could delete
+    what the other replays.
+
+    Raises:
+        StopRun: another run is using it, or it cannot be written.
+    """
+    lock = FileLock(folder / name, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise StopRun(f"another run is using {folder}: wait for it, or use another {option}") from error
+    except OSError as error:
+        raise StopRun(f"cannot write into {folder}: {error.strerror or error}; choose it by {option}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def merge(parts: Iterable[Path], target: Path) -> int:
