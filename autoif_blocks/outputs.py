@@ -17,11 +17,13 @@ from filelock import FileLock, Timeout
 
 from .errors import StopRun
 
+CACHE_LOCK = ".run.lock"
+"""held by a run in its cache's folder"""
 _ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # every row is written with its id first
 
 
 @contextlib.contextmanager
-def held(folder: Path, name: str, option: str) -> Iterator[None]:
+def held(folder: Path, name: str, remedy: str) -> Iterator[None]:
     """Keeps other runs out of a folder. Two that share a cache would both pay for what both ask, and one could delete
     what the other replays.
 
@@ -33,9 +35,9 @@ def held(folder: Path, name: str, option: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise StopRun(f"another run is using {folder}: wait for it, or use another {option}") from error
+        raise StopRun(f"another run is using {folder}: wait for it, or {remedy}") from error
     except OSError as error:
-        raise StopRun(f"cannot write into {folder}: {error.strerror or error}; choose it by {option}") from error
+        raise StopRun(f"cannot write into {folder}: {error.strerror or error}; {remedy}") from error
     try:
         yield
     finally:

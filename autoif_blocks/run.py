@@ -25,7 +25,7 @@ from .errors import AutoIFError, BudgetSpent, RecipeError, StopRun
 from .executors import execute, stages_of
 from .identity import identity, refuse_to_overwrite
 from .models import SIMULATED
-from .outputs import held, merge, write_json
+from .outputs import CACHE_LOCK, held, merge, write_json
 from .recipe import Recipe
 from .salvage import repair
 from .series import Series
@@ -33,10 +33,9 @@ from .simulated import simulated_teacher
 from .state import RunState, StepCounts
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
-from .upkeep import Deleted, clean, delete_all, record
+from .upkeep import Found, clean, delete_all, record
 
 WORK = ".work"
-CACHE_LOCK = ".run.lock"
 
 
 class Listener(Protocol):
@@ -66,7 +65,10 @@ class RunOptions:
 
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """Runs a recipe; see `Recipe.run`."""
-    with held(recipe.output_dir, ".lock", "--output-dir"), held(recipe.cache_dir, CACHE_LOCK, "--cache-dir"):
+    with (
+        held(recipe.output_dir, ".lock", "use another --output-dir"),
+        held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir"),
+    ):
         return _Run(recipe, options or RunOptions()).run()
 
 
@@ -272,16 +274,19 @@ class _Run:
         folder, steps = self.recipe.cache_dir, [step.name for step in self.recipe.steps]
         runs = {step.name: (step.whole.hits, step.whole.completions) for step in counts}
         spare = [name for name in steps if not self.recipe.cache.keeps(name)]
-        deleted = Deleted(0, 0)
+        deleted: Found = {}
+        note = ""
         try:
             record(folder, self.output.resolve(), runs, steps, self.work.glob("stage-*/*.used") if complete else None)
             if spare and complete and self.steps[-1].name == steps[-1] and counts[-1].whole.given:
-                deleted = clean(folder, self.output.resolve(), spare)
+                deleted, note = clean(folder, self.output.resolve(), spare)
         except StopRun as error:
             self._note(f"the results are complete, but: {error}")
-        if deleted.completions:
-            note = f"; {deleted.note}" if deleted.note else ""
-            self._note(f"cache.keep: deleted {deleted.completions} completions of this run from {folder}{note}")
+        if deleted:
+            count = sum(completions for completions, _ in deleted.values())
+            self._note(
+                f"cache.keep: deleted {count} completions of this run from {folder}{f'; {note}' if note else ''}"
+            )
 
     def _write_run_json(self, state: str, counts: list[StepCounts], failure: str = "") -> dict[str, Any]:
         totals = Meter()

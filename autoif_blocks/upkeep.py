@@ -25,8 +25,8 @@ class StepShare:
     """the step that paid; empty if that is not known"""
     completions: int
     bytes: int
-    made: tuple[int, int]
-    """when the oldest and the newest were paid for, in seconds since 1970"""
+    oldest: int
+    """when the first of them was paid for, in seconds since 1970"""
     unused: int
     """those that no step's last complete run has used"""
     hits: int
@@ -60,22 +60,15 @@ class Selection:
         return " AND ".join(terms), values
 
 
-@dataclass(frozen=True)
-class Deleted:
-    """What was, or would be, deleted."""
-
-    completions: int
-    bytes: int
-    """of the completions; the file itself shrinks by a little more"""
-    note: str = ""
-    """why the disk has not got the space back, if it has not"""
+Found = dict[str, tuple[int, int]]
+"""completions and their bytes, by step"""
 
 
 def shares(folder: Path) -> list[StepShare]:
     """What the cache holds, the largest share first. A run may be using it."""
     with _opened(folder) as db:
         rows = db.execute(
-            "SELECT step, count(*), sum(length(value)), min(made), max(made), "
+            "SELECT step, count(*), sum(length(value)), min(made), "
             "sum(number NOT IN (SELECT number FROM used)) FROM completions GROUP BY step ORDER BY 3 DESC"
         ).fetchall()
         runs = {
@@ -85,10 +78,10 @@ def shares(folder: Path) -> list[StepShare]:
             )
         }
     found = [
-        StepShare(step, count, size, (oldest, newest), unused, *runs.pop(step, (0, 0)))
-        for step, count, size, oldest, newest, unused in rows
+        StepShare(step, count, size, oldest, unused, *runs.pop(step, (0, 0)))
+        for step, count, size, oldest, unused in rows
     ]
-    return found + [StepShare(step, 0, 0, (0, 0), 0, *run) for step, run in runs.items() if run[1]]
+    return found + [StepShare(step, 0, 0, 0, 0, *run) for step, run in runs.items() if run[1]]
 
 
 def outputs(folder: Path) -> list[str]:
@@ -97,29 +90,25 @@ def outputs(folder: Path) -> list[str]:
         return [name for (name,) in db.execute("SELECT DISTINCT output FROM usage WHERE completed ORDER BY output")]
 
 
-def count(folder: Path, selection: Selection | None = None) -> Deleted:
-    """How many completions a selection has."""
+def selected(folder: Path, selection: Selection) -> Found:
+    """What a selection has."""
     with _opened(folder) as db:
-        where, values = (selection or Selection()).where()
-        found = db.execute(f"SELECT count(*), total(length(value)) FROM completions WHERE {where}", values).fetchone()
-        return Deleted(found[0], int(found[1]))
+        return _found(db, *selection.where())
 
 
-def prune(folder: Path, selection: Selection) -> Deleted:
-    """Deletes completions and gives the disk their space back.
+def prune(folder: Path, selection: Selection) -> tuple[Found, str]:
+    """Deletes completions and gives the disk their space back; the text says why not, if it cannot.
 
     Raises:
         StopRun: the disk is full or cannot be written; then nothing is deleted.
     """
-    found = count(folder, selection)
     with _opened(folder, changing=True) as db:
-        where, values = selection.where()
-        return Deleted(found.completions, found.bytes, _delete(db, where, values))
+        return _delete(db, *selection.where())
 
 
 def delete_all(folder: Path) -> int:
     """Deletes the whole file and begins a new one; returns how many completions it had."""
-    found = count(folder).completions
+    found = sum(share.completions for share in shares(folder))
     for suffix in ("", "-wal", "-shm"):
         (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
     repair(folder)
@@ -161,27 +150,31 @@ def record(
                     db.executemany(insert, _keys(path))
 
 
-def clean(folder: Path, output: Path, steps: Sequence[str]) -> Deleted:
-    """Deletes what the last complete run into an output directory has used in these steps, unless another step of it
-    has, too, or that of another directory."""
+def clean(folder: Path, output: Path, steps: Sequence[str]) -> tuple[Found, str]:
+    """As `prune`: what the last complete run into an output directory has used in these steps, unless another step of
+    it has, too, or that of another directory."""
+    ours = f"output = ? AND step IN ({','.join('?' * len(steps))})"
+    of = "SELECT number FROM used JOIN usage ON usage.id = used.usage WHERE"
+    where = f"number IN ({of} {ours}) AND number NOT IN ({of} NOT ({ours}))"
     with _opened(folder, changing=True) as db:
-        ours = f"output = ? AND step IN ({','.join('?' * len(steps))})"
-        of = "SELECT number FROM used JOIN usage ON usage.id = used.usage WHERE"
-        where = f"number IN ({of} {ours}) AND number NOT IN ({of} NOT ({ours}))"
-        values: list[object] = [str(output), *steps] * 2
-        found = db.execute(f"SELECT count(*), total(length(value)) FROM completions WHERE {where}", values).fetchone()
-        return Deleted(found[0], int(found[1]), _delete(db, where, values))
+        return _delete(db, where, [str(output), *steps] * 2)
 
 
-def _delete(db: sqlite3.Connection, where: str, values: Sequence[object]) -> str:
+def _found(db: sqlite3.Connection, where: str, values: Sequence[object]) -> Found:
+    rows = db.execute(f"SELECT step, count(*), sum(length(value)) FROM completions WHERE {where} GROUP BY step", values)
+    return {step: (count, size) for step, count, size in rows}
+
+
+def _delete(db: sqlite3.Connection, where: str, values: Sequence[object]) -> tuple[Found, str]:
     with transaction(db):
+        found = _found(db, where, values)
         db.execute(f"DELETE FROM completions WHERE {where}", values)
         db.execute("DELETE FROM used WHERE number NOT IN (SELECT number FROM completions)")
     try:
         db.execute("VACUUM")  # takes as much free space as what is left
     except sqlite3.Error as error:
-        return f"their space in the file stays for later completions ({error})"
-    return ""
+        return found, f"the disk has not got the space back ({error}), later completions will use it"
+    return found, ""
 
 
 def _keys(path: Path) -> Iterator[tuple[bytes]]:
