@@ -27,6 +27,7 @@ def cli() -> None:
     autoif run autoif.yaml                 run the ten steps
     autoif check autoif.yaml               find mistakes without asking a model
     autoif blocks                          list the blocks a recipe can use
+    autoif cache autoif.yaml               what is kept, and what of it is of no use any more
     """
 
 
@@ -64,7 +65,7 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--start-step", default="1", show_default=True, help="A number or name; reads the earlier step's file.")
 @click.option("--end-step", help="A number or name; the last step to run.")
 @click.option("--overwrite", is_flag=True, help="Replace another recipe's results in the output directory.")
-@click.option("--no-resume", is_flag=True, help="Delete the kept completions and ask for everything again.")
+@click.option("--no-resume", is_flag=True, help="Delete completions and step files, and ask for everything again.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 @_scripts_options
 def run(

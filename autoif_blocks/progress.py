@@ -156,10 +156,12 @@ def _cells(step: dict[str, Any]) -> list[str]:
 
 
 def compact(number: int) -> str:
-    """At most five characters, up to 999M: `99999`, `123k`, `4.56M`."""
+    """At most five characters: `99999`, `123k`, `4.56M`, `7.89G`."""
     if number < 100_000:
         return str(number)
-    return f"{number / 1e3:.0f}k" if number < 999_500 else f"{number / 1e6:.3g}M"
+    units = (("k", 1e3), ("M", 1e6), ("G", 1e9))
+    unit, size = next((pair for pair in units if number < 999.5 * pair[1]), ("T", 1e12))
+    return f"{number / size:.3g}{unit}"
 
 
 def _short(seconds: float) -> str:
