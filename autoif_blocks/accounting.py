@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 _NAMES = {"taken": "in", "given": "out"}  # in files
+SPENT = ("requests", "retries", "completions", "hits", "prompt_tokens", "completion_tokens", "cost", "busy")
+"""the counts that add up over the commands of a run"""
 
 
 @dataclass

@@ -5,7 +5,9 @@ endpoint, not the key, not the step's name. A changed prompt therefore misses, a
 touches; an unchanged one hits from any recipe that shares the file.
 
 One SQLite file in WAL mode. Writes collect in memory; the run commits them every `flush_interval` seconds (sooner
-where they come fast) and at its end, so a kill -9 costs at most that many seconds of completions.
+where they come fast) and at its end, so a kill -9 costs at most that many seconds of completions. Every row carries a
+checksum: one that no longer fits is asked again, never believed. `salvage.py` mends a damaged file before a run,
+`upkeep.py` shows and prunes.
 """
 
 from __future__ import annotations
@@ -16,20 +18,48 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zlib import crc32
 
 from filelock import FileLock
 
 from .errors import StopRun
 from .records import compact_json
 
-SCHEMA_VERSION = 1
+APPLICATION_ID = 0x41494642  # "AIFB"
+SCHEMA_VERSION = 2
+PAGE = 4096  # bytes; `salvage.py` reads pages of a file whose head is lost
 FILE_NAME = "completions.sqlite"
 _MANY = 1_000  # a few MB
+# Rows in the order of their arrival, for half the size and a third of the work of a tree ordered by key; the value
+# comes last, so that the rest of a row stands on one page. The texts are compared: a new version must change one.
+TABLES = {
+    "completions": "CREATE TABLE completions (number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, "
+    "made INTEGER NOT NULL, step TEXT NOT NULL, crc INTEGER NOT NULL, value BLOB NOT NULL)",
+    # What the last command into an output directory had of each step; `completed` is when one last ran it whole.
+    "usage": "CREATE TABLE usage (id INTEGER PRIMARY KEY, output TEXT NOT NULL, step TEXT NOT NULL, hits INTEGER, "
+    "completions INTEGER, completed INTEGER, UNIQUE (output, step))",
+    "used": "CREATE TABLE used (usage INTEGER, number INTEGER, PRIMARY KEY (usage, number)) WITHOUT ROWID",
+}
 _ROWS = 100  # a statement; SQLite of any age takes 999 values
-_INSERT = "INSERT OR REPLACE INTO completions VALUES (?,?)"
+_PUT = """
+    INSERT INTO completions (key, made, step, crc, value) VALUES {rows} ON CONFLICT (key) DO UPDATE
+    SET made = excluded.made, step = excluded.step, crc = excluded.crc, value = excluded.value
+"""
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What becomes of a run's completions once the run has completed."""
+
+    keep: bool | list[str] = True
+    """whether the next run finds them; a list names the steps whose completions stay"""
+
+    def keeps(self, step: str) -> bool:
+        return self.keep if isinstance(self.keep, bool) else step in self.keep
 
 
 def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
@@ -46,8 +76,9 @@ def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
 class Cache:
     """A dictionary of completions that outlives the process. Threads and processes may share it."""
 
-    def __init__(self, folder: str | Path, flush_interval: float = 5.0) -> None:
-        """Opens (or makes) the file in `folder`.
+    def __init__(self, folder: str | Path, flush_interval: float = 5.0, uses: Path | None = None) -> None:
+        """Opens (or makes) the file in `folder`. With `uses`, a file `<uses>.<step>.used` collects the keys that each
+        step was given or has put, 16 bytes each.
 
         Raises:
             StopRun: the file is not a cache of this version, or the folder cannot be written.
@@ -56,8 +87,10 @@ class Cache:
         self.flush_interval = flush_interval
         self.last_flush = time.monotonic()
         """when pending completions were last written, on the monotonic clock"""
-        self._pending: dict[bytes, str] = {}
-        self._writing: dict[bytes, str] = {}
+        self._pending: dict[bytes, tuple[str, str]] = {}
+        self._writing: dict[bytes, tuple[str, str]] = {}
+        self._uses = uses
+        self._used: dict[str, IO[bytes]] = {}
         self._failure: StopRun | None = None
         self._lock = threading.Lock()  # of the two dictionaries and the reader
         self._flushing = threading.Lock()  # of the writer
@@ -70,32 +103,34 @@ class Cache:
                 self._prepare()
             undo.pop_all()
 
-    def get_many(self, keys: Sequence[bytes]) -> list[str | None]:
-        """The values, in the order of the keys; None where there is none.
+    def get_many(self, keys: Sequence[bytes], step: str = "") -> list[str | None]:
+        """The values, in the order of the keys; None where there is none. `step` is who wants them.
 
         Raises:
-            StopRun: the file is damaged.
+            StopRun: the file is damaged, more than in single rows.
         """
         marks = ",".join("?" * len(keys))
         try:
             with self._lock:
-                rows = self._reader.execute(f"SELECT key, value FROM completions WHERE key IN ({marks})", keys)
-                found = dict(rows.fetchall())
+                rows = self._reader.execute(f"SELECT key, crc, value FROM completions WHERE key IN ({marks})", keys)
+                found = {key: value.decode() for key, crc, value in rows.fetchall() if fits(key, crc, value)}
                 for unwritten in (self._writing, self._pending):
                     if unwritten:
-                        found.update((key, unwritten[key]) for key in keys if key in unwritten)
-        except sqlite3.Error as error:
+                        found.update((key, unwritten[key][0]) for key in keys if key in unwritten)
+                self._note(step, keys if len(found) == len(keys) else list(found))
+        except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
         return [found.get(key) for key in keys]
 
-    def put(self, key: bytes, value: str) -> None:
-        """Keeps a value: visible at once, on disk with the next `flush`.
+    def put(self, key: bytes, value: str, step: str = "") -> None:
+        """Keeps a value that `step` has paid for: visible at once, on disk with the next `flush`.
 
         Raises:
             StopRun: the last flush failed. The value is kept all the same.
         """
-        with self._lock:
-            self._pending[key] = value
+        with self._lock, self._explained():
+            self._pending[key] = value, step
+            self._note(step, [key])
         if self._failure is not None:  # a write in the background failed: stop paying for what may be lost
             raise self._failure
 
@@ -131,42 +166,42 @@ class Cache:
         try:
             self.flush()
         finally:
-            self._reader.close()
-            self._writer.close()
+            with contextlib.ExitStack() as stack, self._explained():
+                stack.callback(self._reader.close)
+                stack.callback(self._writer.close)
+                for file in self._used.values():
+                    stack.callback(file.close)
+
+    def _note(self, step: str, keys: Sequence[bytes]) -> None:
+        if self._uses is None or not step or not keys:
+            return
+        if step not in self._used:
+            self._used[step] = Path(f"{self._uses}.{step}.used").open("ab")  # noqa: SIM115
+        self._used[step].write(b"".join(keys))
 
     def _connect(self) -> sqlite3.Connection:
         # Our own locking suffices: `check_same_thread` would forbid closing from the thread that opened it.
         return sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
 
     def _prepare(self) -> None:
-        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise StopRun(
-                f"{self.path} is a cache of version {version}, this is {SCHEMA_VERSION}: "
-                "use another cache_dir, or --no-resume, which deletes it"
-            )
-        self._writer.execute("PRAGMA journal_mode=WAL")
-        self._writer.execute("PRAGMA synchronous=NORMAL")
-        if version == 0:
-            self._writer.execute(
-                "CREATE TABLE IF NOT EXISTS completions (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID"
-            )
-            self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if not any(self._writer.execute("SELECT 1 FROM sqlite_master")):
+            create(self._writer)
+        if identity_of(self._writer) != (APPLICATION_ID, SCHEMA_VERSION):
+            raise StopRun(f"{self.path} is no cache of version {SCHEMA_VERSION}: `autoif cache` says what it is")
+        configure(self._writer)
 
     def _write(self) -> None:
         if self._writing:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                pairs = iter(self._writing.items())
-                for _ in range(len(self._writing) // _ROWS):
+            now = int(time.time())
+            rows = (
+                (key, now, step, checksum(key, raw := value.encode()), raw)
+                for key, (value, step) in self._writing.items()
+            )
+            with transaction(self._writer):
+                while some := list(itertools.islice(rows, _ROWS)):
                     # Many rows a statement: SQLite lets other threads run while it works on one, and only then.
-                    some = itertools.chain.from_iterable(itertools.islice(pairs, _ROWS))
-                    self._writer.execute(_INSERT + ",(?,?)" * (_ROWS - 1), list(some))
-                self._writer.executemany(_INSERT, pairs)
-                self._writer.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                    put = _PUT.format(rows=",".join(["(?,?,?,?,?)"] * len(some)))
+                    self._writer.execute(put, list(itertools.chain.from_iterable(some)))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -176,7 +211,58 @@ class Cache:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> StopRun:
-        return StopRun(
-            f"cannot use the cache {self.path}: {error}. "
-            "If it is damaged: --no-resume deletes it and asks again, another cache_dir leaves it where it is"
-        )
+        advice = "choose another cache_dir"
+        if type(error) is sqlite3.DatabaseError:  # its subclasses tell of other things than damage
+            checked_mark(self.path.parent).unlink(missing_ok=True)
+            advice = "the same command mends it and continues"
+        return StopRun(f"cannot use the cache {self.path}: {error}; {advice}")
+
+
+# What whoever opens the file shares
+
+
+def checksum(key: bytes, value: bytes) -> int:
+    return crc32(value, crc32(key))
+
+
+def fits(key: object, crc: object, value: object) -> bool:
+    """Whether a row's checksum fits; of a damaged one, the columns may be of any type."""
+    return type(key) is bytes and type(value) is bytes and crc32(value, crc32(key)) == crc
+
+
+def checked_mark(folder: Path) -> Path:
+    """The file that says in which state `folder`'s cache was last found, or left, in order."""
+    return folder / ".completions.checked"
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Makes the tables in an empty file."""
+    db.execute(f"PRAGMA page_size={PAGE}")
+    configure(db)
+    with transaction(db):
+        for table in TABLES.values():
+            db.execute(table)
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def configure(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=NORMAL")
+    db.execute("PRAGMA secure_delete=ON")  # what is deleted must not come back when a damaged file is mended
+
+
+def identity_of(db: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and of which version."""
+    return db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")

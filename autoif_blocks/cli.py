@@ -1,4 +1,4 @@
-"""The command line: `autoif run`, `check`, `blocks`, `doctor`, `teacher`."""
+"""The command line: `autoif run`, `check`, `blocks`, `cache`, `doctor`, `teacher`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def cli() -> None:
     autoif run autoif.yaml                 run the ten steps
     autoif check autoif.yaml               find mistakes without asking a model
     autoif blocks                          list the blocks a recipe can use
+    autoif cache autoif.yaml               what is kept, and what of it is of no use any more
     """
 
 
@@ -64,7 +65,7 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--start-step", default="1", show_default=True, help="A number or name; reads the earlier step's file.")
 @click.option("--end-step", help="A number or name; the last step to run.")
 @click.option("--overwrite", is_flag=True, help="Replace another recipe's results in the output directory.")
-@click.option("--no-resume", is_flag=True, help="Delete the kept completions and ask for everything again.")
+@click.option("--no-resume", is_flag=True, help="Delete completions and step files, and ask for everything again.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 @_scripts_options
 def run(
@@ -149,6 +150,43 @@ def blocks(name: str | None) -> None:
         click.echo(description(name, find_block(name, Path.cwd())))
     except ValueError as error:
         raise RecipeError(str(error)) from error
+
+
+@cli.command()
+@click.argument("where", metavar="RECIPE|DIRECTORY", type=click.Path(exists=True, path_type=Path))
+@click.option("--prune", "pruning", is_flag=True, help="Delete the completions that the other options choose.")
+@click.option("--dry-run", is_flag=True, help="With --prune: only say what would be deleted.")
+@click.option("--unused", is_flag=True, help="Those that the last complete run had no use for.")
+@click.option("--step", "steps", multiple=True, metavar="NAME", help="Those that this step has paid for.")
+@click.option("--older-than", metavar="AGE", help="Those neither paid for nor used since: 90m, 12h, 30d, 2w.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+def cache(
+    where: Path, pruning: bool, dry_run: bool, unused: bool, steps: tuple[str, ...], older_than: str | None,
+    everything: bool,
+) -> None:  # fmt: skip
+    """Show the completions that are kept, and how many of them the last run needed; or delete some.
+
+    Several choices narrow one another: only what fits all of them is deleted.
+
+    \b
+    autoif cache autoif.yaml
+    autoif cache output --prune --unused --dry-run
+    autoif cache output --prune --step score_quality --older-than 30d
+    """
+    from .cache_command import delete, folder_of, seconds_of, show
+    from .upkeep import Selection
+
+    selection = Selection(steps, None if older_than is None else seconds_of(older_than), unused)
+    chosen = selection != Selection()
+    if (chosen or everything or dry_run) and not pruning:
+        raise RecipeError("these options choose what --prune deletes: add it (with --dry-run it only says what)")
+    if pruning and chosen == everything:
+        raise RecipeError("--prune needs --unused, --step or --older-than to choose what to delete, or --all alone")
+    folder = folder_of(where)
+    if pruning:
+        delete(folder, selection, dry_run)
+    else:
+        show(folder)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -71,11 +71,11 @@ class Client:
 
     async def complete(
         self, messages: Sequence[Message], n: int = 1, start: int = 0, sampling: Mapping[str, Any] | None = None,
-        meter: Meter | None = None, priority: int = 0,
+        meter: Meter | None = None, priority: int = 0, step: str = "",
     ) -> list[Completion]:  # fmt: skip
         """Samples `start` to `start + n - 1` of the prompt, from the cache or from the server.
 
-        When slots are short, the request with the lowest `priority` is sent first.
+        When slots are short, the request with the lowest `priority` is sent first. `step` is who asks, for the cache.
 
         Raises:
             DropRecord: the server refuses this request, and asking again would not help.
@@ -91,16 +91,16 @@ class Client:
         ours = asyncio.Event()
         self._asking.update(dict.fromkeys(keys, ours))
         try:
-            return await self._complete(request, keys, start, meter, priority)
+            return await self._complete(request, keys, start, meter, priority, step)
         finally:
             for key in keys:
                 del self._asking[key]
             ours.set()
 
     async def _complete(
-        self, request: dict[str, Any], keys: list[bytes], start: int, meter: Meter, priority: int
+        self, request: dict[str, Any], keys: list[bytes], start: int, meter: Meter, priority: int, step: str
     ) -> list[Completion]:
-        found = self._recall(keys)
+        found = self._recall(keys, step)
         hits = len(keys) - found.count(None)
         meter.hits += hits
         self._proven |= hits > 0
@@ -113,7 +113,7 @@ class Client:
             for (first, _), answer in zip(spans, answers, strict=True):
                 for place, completion in answer.items() if isinstance(answer, dict) else ():
                     found[first + place] = completion
-                    self._keep(keys[first + place], completion)
+                    self._keep(keys[first + place], completion, step)
             for answer in answers:
                 if isinstance(answer, BaseException):
                     raise answer
@@ -123,13 +123,13 @@ class Client:
     async def close(self) -> None:
         await self._servers.close()
 
-    def _recall(self, keys: list[bytes]) -> list[Completion | None]:
-        values = self._cache.get_many(keys) if self._cache is not None else [None] * len(keys)
+    def _recall(self, keys: list[bytes], step: str) -> list[Completion | None]:
+        values = self._cache.get_many(keys, step) if self._cache is not None else [None] * len(keys)
         return [Completion(*read_json(value)) if value is not None else None for value in values]
 
-    def _keep(self, key: bytes, completion: Completion) -> None:
+    def _keep(self, key: bytes, completion: Completion, step: str) -> None:
         if self._cache is not None:
-            self._cache.put(key, compact_json([completion.text, completion.finish_reason]).decode())
+            self._cache.put(key, compact_json([completion.text, completion.finish_reason]).decode(), step)
 
     async def _ask(
         self, request: dict[str, Any], index: int, count: int, meter: Meter, priority: int

@@ -169,7 +169,7 @@ class _Opened:
         self.flag = stop_flag(settings.stop_file or self.folder.parent / "stop.json")
         self.flag.look()
         self.purse = Purse(settings.budget, self.flag, settings.began, self._status, meters)
-        self.cache = Cache(settings.cache_dir, settings.flush_interval) if settings.cache_dir else None
+        self.cache = Cache(settings.cache_dir, settings.flush_interval, self.folder) if settings.cache_dir else None
         self.clients: dict[str, Client] = {}
         self.feeders: list[Feeder] = []
         self.sandbox: Sandbox | None = None

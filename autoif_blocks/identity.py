@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 # Where and how fast a recipe runs changes no record; what is asked, of which model, does.
-_PLACE_AND_PACE = {"output_dir", "cache_dir", "executor", "flush_interval", "budget", "name"}
+_PLACE_AND_PACE = {"output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name"}
 _MODEL_PACE = {
     "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
     "price", "adaptive", "rpm", "tpm", "read_timeout", "connect_timeout", "hedge",

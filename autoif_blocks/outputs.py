@@ -14,11 +14,37 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .errors import StopRun
 
+CACHE_LOCK = ".run.lock"
+"""held by a run in its cache's folder"""
 _ID = re.compile(rb'\{"id": "((?:[^"\\]|\\.)*)"')  # every row is written with its id first
 _PIECE = 1 << 20  # bytes of rows that are sorted in memory
 _FAN_IN = 64  # files that are merged at a time
+
+
+@contextlib.contextmanager
+def held(folder: Path, name: str, remedy: str) -> Iterator[None]:
+    """Keeps other runs out of a folder. Two that share a cache would both pay for what both ask, and one could delete
+    what the other replays.
+
+    Raises:
+        StopRun: another run is using it, or it cannot be written.
+    """
+    lock = FileLock(folder / name, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise StopRun(f"another run is using {folder}: wait for it, or {remedy}") from error
+    except OSError as error:
+        raise StopRun(f"cannot write into {folder}: {error.strerror or error}; {remedy}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def merge(parts: Iterable[Path], target: Path) -> int:

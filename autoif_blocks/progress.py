@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .accounting import Meter
 from .recipe import Recipe
 from .run import RunOptions
 from .state import RunState, StepCounts
@@ -23,6 +22,7 @@ from .stopping import every
 
 PLAIN_INTERVAL = 5.0  # seconds between two lines where there is no terminal
 LIVE_INTERVAL = 0.5
+PLAIN_WIDTH = 120  # characters of the final table where there is no terminal
 
 
 class ConsoleListener:
@@ -92,32 +92,90 @@ class ConsoleListener:
         return duration(time.monotonic() - self._began)
 
     def finished(self, result: dict[str, Any]) -> None:
-        """Prints the funnel: what came in and out of every step, and why records left."""
-        if not self.quiet:
-            self.console.print(funnel(result))
-            totals = result["totals"]
-            file = f"{self._target}/{result['steps'][-1]['file']}"
-            cost = f", cost {totals['cost']:.2f}" if totals["cost"] else ""
-            self.note(
-                f"{result['records']} records in {file}   {duration(result['seconds'])}, "
-                f"{totals['requests']} requests, {totals['hits']} completions from the cache, "
-                f"{totals['prompt_tokens'] + totals['completion_tokens']} tokens{cost}"
-            )
+        """Prints what came in and out of every step, what it cost, and why records left."""
+        if self.quiet:
+            return
+        head, *lines = funnel(result, self.console.width if self.console.is_terminal else PLAIN_WIDTH)
+        self.console.print(escape(head), style="bold", soft_wrap=True)
+        for line in lines:
+            self.note(line)
+        everything = result["all_commands"]
+        file = f"{self._target}/{result['steps'][-1]['file']}"
+        self.note(f"{result['records']} records in {file}   {_spent(result['totals'], result['seconds'])}")
+        if everything["commands"] > 1:
+            self.note(f"over all {everything['commands']} commands: {_spent(everything, everything['seconds'])}")
 
 
-def funnel(result: dict[str, Any]) -> Table:
-    """The table of a finished run, from what `run.json` holds."""
-    table = Table(title=None, header_style="bold", pad_edge=False, box=None)
-    table.add_column("step", no_wrap=True)
-    for title in ("in", "created", "out", "dropped"):
-        table.add_column(title, justify="right")
-    table.add_column("why dropped", overflow="fold")
-    for step in result["steps"]:
-        meter = Meter.from_dict({key: value for key, value in step.items() if key in Meter().to_dict()})
-        why = ", ".join(f"{reason} {count}" for reason, count in meter.dropped.most_common())
-        counts = (meter.taken, meter.created, meter.given, meter.dropped.total())
-        table.add_row(f"{step['number']:>2} {step['name']}", *map(str, counts), escape(why))
-    return table
+def _spent(totals: dict[str, Any], seconds: float) -> str:
+    cost = f", cost {totals['cost']:.2f}" if totals["cost"] else ""
+    return (
+        f"{duration(seconds)}, {totals['requests']} requests, {totals['hits']} completions from the cache, "
+        f"{totals['prompt_tokens'] + totals['completion_tokens']} tokens{cost}"
+    )
+
+
+# Two titles of each column: the second is for narrow terminals.
+_COLUMNS = (
+    ("in", "in"), ("out", "out"), ("dropped", "drop"), ("requests", "asked"), ("retries", "again"), ("hits", "hits"),
+    ("tokens", "tokens"), ("cost", "cost"), ("p50", "p50"), ("p99", "p99"), ("busy", "busy"),
+)  # fmt: skip
+_WIDE = 100
+
+
+def funnel(result: dict[str, Any], width: int) -> list[str]:
+    """The lines of a finished run, from what `run.json` holds: a table, and why records were dropped."""
+    steps = result["steps"]
+    priced = any(step["cost"] for step in steps)
+    rows = [[wide if width >= _WIDE else narrow for wide, narrow in _COLUMNS], *map(_cells, steps)]
+    cost = [title for title, _ in _COLUMNS].index("cost")
+    rows = [row if priced else row[:cost] + row[cost + 1 :] for row in rows]
+    names = ["step", *(f"{step['number']:>2} {step['name']}" for step in steps)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = max(8, min(max(map(len, names)), width - sum(widths) - len(widths)))
+    lines = [
+        " ".join([_cut(name, room).ljust(room), *(cell.rjust(size) for cell, size in zip(row, widths, strict=True))])
+        for name, row in zip(names, rows, strict=True)
+    ]
+    for step in steps:
+        if step["dropped"]:
+            reasons = sorted(step["dropped"].items(), key=lambda item: (-item[1], item[0]))
+            lines.append(f"   {step['name']} dropped: {', '.join(f'{reason} {count}' for reason, count in reasons)}")
+    return [line.rstrip() for line in lines]
+
+
+def _cells(step: dict[str, Any]) -> list[str]:
+    """Steps that asked nobody show nothing of it."""
+    counts = [compact(step["in"]), compact(step["out"]), compact(sum(step["dropped"].values()))]
+    if not step["requests"] and not step["hits"]:
+        return [*counts, *[""] * 8]
+    counts += [compact(step[name]) for name in ("requests", "retries", "hits")]
+    counts += [compact(step["prompt_tokens"] + step["completion_tokens"]), f"{step['cost']:.2f}"]
+    answered = bool(step["busy"])
+    times = [f"{step[name]:.2f}s" if step[name] < 10 else f"{step[name]:.0f}s" for name in ("p50", "p99")]
+    return [*counts, *(times if answered else ["", ""]), _short(step["busy"]) if answered else ""]
+
+
+def compact(number: int) -> str:
+    """At most five characters: `99999`, `123k`, `4.56M`, `7.89G`."""
+    if number < 100_000:
+        return str(number)
+    units = (("k", 1e3), ("M", 1e6), ("G", 1e9))
+    unit, size = next((pair for pair in units if number < 999.5 * pair[1]), ("T", 1e12))
+    return f"{number / size:.3g}{unit}"
+
+
+def _short(seconds: float) -> str:
+    """`0.3s`, `42s`, `3m20`, `2h05`, `120h`."""
+    if seconds < 59.5:
+        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}"
+    return f"{minutes // 60}h{minutes % 60:02d}" if minutes < 6000 else f"{minutes // 60}h"
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .budget import Budget
+from .cache import CacheConfig
 from .errors import RecipeError
 from .flow import Placed, check_flow
 from .models import ModelConfig
@@ -40,6 +41,7 @@ class Recipe:
     steps: tuple[Step, ...]
     flush_interval: float = 5.0
     budget: Budget = field(default_factory=Budget)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     inputs: tuple[Path, ...] = field(default=())
     """the files that its blocks read"""
 
@@ -89,7 +91,7 @@ class Recipe:
 
 _TOP = (
     "name", "seed", "text", "output_dir", "cache_dir", "flush_interval", "models", "sandbox", "executor", "budget",
-    "steps",
+    "cache", "steps",
 )  # fmt: skip
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "a word"),
@@ -124,12 +126,17 @@ class _Check:
         ):
             hint = "give a model a price, {input: …, output: …} for a million tokens"
             self.source.add(("budget", "cost"), "", f"budget: cost can only be counted where a model has one: {hint}")
+        cache = self._part(CacheConfig, self._mapping("cache"), ("cache",), "cache")
         placed: list[Placed] = []
         steps: list[Step] = []
         wiring = Wiring(self.source, self._mapping("models"))
         for number, (name, here) in enumerate(wiring.steps(), start=1):
             placed += here
             steps.append(Step(name, number, tuple(block.spec for block in here if block.spec is not None)))
+        for name in cache.keep if cache is not None and isinstance(cache.keep, list) else ():
+            if name not in (names := [step.name for step in steps]):
+                hint = nearest(name, names, "steps")
+                self.source.add(("cache", "keep"), "", f"cache: keep names a step '{name}', which is not there; {hint}")
         check_flow(self.source, placed)
         if self.source.problems:
             return None
@@ -138,7 +145,7 @@ class _Check:
         path = Path(self.source.file)
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
-            models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget,
+            models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget, cache,
             tuple(wiring.inputs),
         )  # fmt: skip
 

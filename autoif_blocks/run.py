@@ -15,25 +15,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
-from .accounting import Meter
+from .accounting import SPENT, Meter
 from .blocks.base import Block
 from .blocks.filters import Limit
 from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
-from .cache import Cache
 from .context import RunSettings
 from .errors import AutoIFError, BudgetSpent, RecipeError, StopRun
 from .executors import execute, stages_of
 from .identity import identity, refuse_to_overwrite
 from .models import SIMULATED
-from .outputs import merge, write_json
+from .outputs import CACHE_LOCK, held, merge, write_json
 from .recipe import Recipe
+from .salvage import repair
+from .series import Series
 from .simulated import simulated_teacher
 from .state import RunState, StepCounts
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
+from .upkeep import Found, clean, delete_all, record
 
 WORK = ".work"
 
@@ -65,26 +65,11 @@ class RunOptions:
 
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """Runs a recipe; see `Recipe.run`."""
-    with _held(recipe.output_dir, ".lock", "--output-dir"), _held(recipe.cache_dir, ".run.lock", "--cache-dir"):
+    with (
+        held(recipe.output_dir, ".lock", "use another --output-dir"),
+        held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir"),
+    ):
         return _Run(recipe, options or RunOptions()).run()
-
-
-@contextlib.contextmanager
-def _held(folder: Path, name: str, option: str) -> Iterator[None]:
-    """Keeps other runs out of a folder. Two that share a cache would both pay for what both ask, and one could delete
-    what the other replays."""
-    lock = FileLock(folder / name, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise StopRun(f"another run is using {folder}: wait for it, or use another {option}") from error
-    except OSError as error:
-        raise StopRun(f"cannot write into {folder}: {error.strerror or error}; choose it by {option}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _Run:
@@ -106,16 +91,22 @@ class _Run:
     def run(self) -> dict[str, Any]:
         earlier = RunState.earlier(self.output) or {}
         self._check_before(earlier)
+        self._note(repair(self.recipe.cache_dir))
+        if not self.options.resume:
+            self._start_afresh(earlier)
+        self.series = Series.before(
+            self.output, self.work, self.recipe.steps, self.steps[0].number, self.identity, self.options.resume,
+            self.began,
+        )  # fmt: skip
         models = self._models_used()
         simulated = any(self.recipe.models[name].base_url == SIMULATED for name in models)
         shutil.rmtree(self.work, ignore_errors=True)
-        # Made here once: tasks that start side by side must not compete for making it.
-        Cache(self.recipe.cache_dir).close()
         listener = self.options.listener
         if listener:
             listener.started(self.recipe, self.steps, simulated)
         state = RunState(self.work, self.steps)
         self.work.mkdir(parents=True)
+        self.series.keep(self.work, self.identity, self.began)
         flag = stop_flag(self.work / "stop.json")
         flag.stop = None  # of an earlier run in this process
         at_once = self._abort if self.options.exit_when_aborted else None
@@ -142,6 +133,7 @@ class _Run:
         stop = None if whole else flag.look()
         why = stop.why if stop is not None and stop.kind == "budget" else ""
         result = self._write_run_json("completed" if whole else "stopped", counts, why)
+        self._settle_cache(counts, whole and self.options.limit is None)
         shutil.rmtree(self.work, ignore_errors=True)
         if whole:
             return result
@@ -183,21 +175,22 @@ class _Run:
         for name in self._models_used():
             if missing := self.recipe.models[name].missing_key():
                 raise RecipeError(f"model '{name}' takes its key from the environment variable {missing}: export it")
-        if not self.options.resume:
-            self._delete_cache()
 
-    def _delete_cache(self) -> None:
-        files = sorted(self.recipe.cache_dir.glob("completions.sqlite*"))
-        size = sum(path.stat().st_size for path in files)
+    def _start_afresh(self, earlier: dict[str, Any]) -> None:
+        completions = delete_all(self.recipe.cache_dir)
+        files = self._files_of(earlier)
         for path in files:
             path.unlink()
-        if self.options.listener:
-            told = (
-                f"deleted the completions in {self.recipe.cache_dir} ({size / 1e6:.1f} MB)"
-                if files
-                else "no cache to delete"
-            )
-            self.options.listener.note(f"--no-resume: {told}")
+        if self.steps[0].number == 1:
+            (self.output / "run.json").unlink(missing_ok=True)
+        self._note(
+            f"--no-resume: deleted {completions} completions in {self.recipe.cache_dir} and {len(files)} step files "
+            f"in {self.output}"
+        )
+
+    def _note(self, text: str | None) -> None:
+        if text and self.options.listener:
+            self.options.listener.note(text)
 
     def _files_of(self, earlier: dict[str, Any]) -> list[Path]:
         """The step files of an earlier run that this one would replace or outdate, as they are there now."""
@@ -276,27 +269,51 @@ class _Run:
                     "This is a bug in a block: it lost or made up a record"
                 )
 
+    def _settle_cache(self, counts: list[StepCounts], complete: bool) -> None:
+        """Notes what the run had of the cache and, if the recipe says so, deletes what it used. The results stand."""
+        folder, steps = self.recipe.cache_dir, [step.name for step in self.recipe.steps]
+        runs = {step.name: (step.whole.hits, step.whole.completions) for step in counts}
+        spare = [name for name in steps if not self.recipe.cache.keeps(name)]
+        deleted: Found = {}
+        note = ""
+        try:
+            record(folder, self.output.resolve(), runs, steps, self.work.glob("stage-*/*.used") if complete else None)
+            if spare and complete and self.steps[-1].name == steps[-1] and counts[-1].whole.given:
+                deleted, note = clean(folder, self.output.resolve(), spare)
+        except StopRun as error:
+            self._note(f"the results are complete, but: {error}")
+        if deleted:
+            count = sum(completions for completions, _ in deleted.values())
+            self._note(
+                f"cache.keep: deleted {count} completions of this run from {folder}{f'; {note}' if note else ''}"
+            )
+
     def _write_run_json(self, state: str, counts: list[StepCounts], failure: str = "") -> dict[str, Any]:
         totals = Meter()
         for step in counts:
             totals.add(step.whole)
-        money = ("requests", "retries", "completions", "hits", "prompt_tokens", "completion_tokens", "cost")
+        spent = {key: value for key, value in totals.to_dict().items() if key in SPENT}
+        seconds = time.time() - self.began
+        rows = self._rows_of(counts, state)
+        for row in rows:
+            row["all_commands"] = self.series.of_step(row)
         result = {
             "state": state, **({"failure": failure} if failure else {}),
             "recipe": {"name": self.recipe.name, "path": str(self.recipe.path), "data": self.recipe.data},
             "identity": self.identity, "seed": self.recipe.seed,
             "start_step": self.steps[0].name, "end_step": self.steps[-1].name, "limit": self.options.limit,
             "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - self.began, 2),
+            "seconds": round(seconds, 2),
             "records": counts[-1].whole.given if counts else 0,
-            "totals": {key: value for key, value in totals.to_dict().items() if key in money},
-            "steps": self._with_earlier_steps(self._rows_of(counts, state)),
+            "totals": spent, "all_commands": self.series.of_all(spent, seconds),
+            "steps": self._with_earlier_steps(rows),
             "versions": {
                 "autoif-blocks": version("autoif-blocks"), "datatrove": version("datatrove"),
                 "python": platform.python_version(),
             },
         }  # fmt: skip
         write_json(self.output / "run.json", result)
+        self.series.forget(self.work)
         return result
 
     @staticmethod

@@ -212,44 +212,6 @@ def test_a_new_cache_may_be_made_by_all_tasks_at_the_same_moment(tmp_path: Path,
 # Trouble
 
 
-def not_a_database(path: Path) -> None:
-    path.write_bytes(b"this is no cache\n" * 1_000)
-
-
-def another_version(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version=99")
-
-
-def damaged(path: Path) -> None:
-    with closing(Cache(path.parent)) as cache:
-        for number in range(2_000):
-            cache.put(key(number), "x" * 200)
-    data = bytearray(path.read_bytes())
-    data[4096:] = os.urandom(len(data) - 4096)
-    path.write_bytes(data)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("harm", [not_a_database, another_version, damaged, a_folder])
-def test_a_file_that_is_no_cache_stops_the_run_and_says_the_way_out(harm: object, tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
-    harm(path)  # type: ignore[operator]
-    before = path.read_bytes() if path.is_file() else None
-
-    def use() -> None:
-        with closing(Cache(tmp_path)) as cache:
-            cache.get_many([key(number) for number in range(2_000)])
-
-    with pytest.raises(StopRun, match=r"(?s)completions\.sqlite.*another cache_dir") as caught:
-        use()
-    assert "--no-resume" in str(caught.value)
-    assert before is None or path.read_bytes() == before  # it may hold what somebody paid for
-
-
 def test_a_tail_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     process = writer(tmp_path, 0, 100_000, 0.0005)
     assert process.stdin is not None

@@ -11,14 +11,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
-    errors records parsing accounting stopping budget cache prompts answers models limits endpoints client
+    errors records parsing accounting stopping budget
+    cache carving salvage upkeep prompts answers models limits endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.pool sandbox.doctor sandbox
     streaming context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.judges blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve steps flow wiring recipe
-    ping identity state outputs simulated workers executors run progress autoif describe
+    ping identity state outputs series simulated workers executors run progress autoif describe cache_command
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
     teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies

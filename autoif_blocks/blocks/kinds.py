@@ -107,7 +107,7 @@ class Generator(AsyncBlock):
         messages.append({"role": "user", "content": self.prompt.render(values)})
         client = self.live.client(self.model)
         completions = await client.complete(
-            messages, n or self.n, start, self.sampling, self.meter, priority=self.order
+            messages, n or self.n, start, self.sampling, self.meter, priority=self.order, step=self.step
         )
         whole = [completion for completion in completions if completion.finish_reason != "length"]
         if self.on_length == "keep" or len(whole) == len(completions):

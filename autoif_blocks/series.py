@@ -1,0 +1,97 @@
+"""What a directory's results have cost over all commands that made them: stopped, continued, or of some steps only.
+
+Results begin with a first command. They begin anew, from its first step on, with one that replaces those of another
+recipe (`--overwrite`) or deletes what was there (`--no-resume`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .accounting import SPENT
+from .outputs import write_json
+from .state import RunState, StepCounts
+
+if TYPE_CHECKING:
+    from .steps import Step
+
+_FILE = "command.json"
+
+Spent = dict[str, float]
+"""requests, tokens, cost and the like, by name"""
+
+
+@dataclass
+class Series:
+    """The commands before this one."""
+
+    since: str
+    """when the first began"""
+    commands: int = 0
+    seconds: float = 0.0
+    spent: Spent = field(default_factory=dict)
+    steps: dict[str, Spent] = field(default_factory=dict)
+
+    @classmethod
+    def before(
+        cls, output: Path, work: Path, steps: Sequence[Step], first: int, identity: Mapping[str, Any], resume: bool,
+        began: float,
+    ) -> Series:  # fmt: skip
+        """What the earlier commands of the same results have noted, one that was killed included."""
+        killed = _read(work / _FILE)
+        if resume and killed.get("identity") == identity:
+            series = cls(**killed["before"])
+            series._add_killed(work, steps, killed["began"])
+            return series
+        earlier = RunState.earlier(output) or {}
+        whole = earlier.get("all_commands")
+        same = resume and earlier.get("identity") == identity
+        if whole is None or (first == 1 and not same):
+            return cls(datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"))
+        rows = {row["name"]: row["all_commands"] for row in earlier["steps"] if same or row["number"] < first}
+        spent = {name: whole[name] for name in SPENT}
+        return cls(whole["since"], whole["commands"], whole["seconds"], spent, rows)
+
+    def keep(self, work: Path, identity: Mapping[str, Any], began: float) -> None:
+        """Leaves it to the next command, in case this one is killed; `forget` when it has told itself."""
+        write_json(work / _FILE, {"identity": identity, "began": began, "before": asdict(self)})
+
+    @staticmethod
+    def forget(work: Path) -> None:
+        (work / _FILE).unlink(missing_ok=True)
+
+    def of_step(self, row: Mapping[str, Any]) -> Spent:
+        """What a step has cost over all commands; `row` is what this one has to add."""
+        return _sum(self.steps.get(row["name"], {}), row)
+
+    def of_all(self, totals: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """The same of the whole, for `run.json`."""
+        head = {"commands": self.commands + 1, "since": self.since, "seconds": round(self.seconds + seconds, 2)}
+        return {**head, **_sum(self.spent, totals)}
+
+    def _add_killed(self, work: Path, steps: Sequence[Step], began: float) -> None:
+        counts: list[StepCounts] = RunState(work, steps).read()
+        last = max((path.stat().st_mtime for path in work.glob("stage-*/*.status.json")), default=began)
+        self.commands += 1
+        self.seconds = round(self.seconds + last - began, 2)
+        for step in counts:
+            row = step.whole.to_dict()
+            self.steps[step.name] = _sum(self.steps.get(step.name, {}), row)
+            self.spent = _sum(self.spent, row)
+
+
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> Spent:
+    return {name: round(one.get(name, 0) + other.get(name, 0), 6) for name in SPENT}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
