@@ -159,6 +159,8 @@ def test_a_kill_costs_no_more_than_what_was_not_flushed(tmp_path: Path) -> None:
     for moment in random.Random(1).choices(range(20, 250), k=6):
         process = writer(tmp_path, begin, 100_000, 0.0002)
         assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"  # a busy machine takes long to start it
         process.stdin.write("\n")
         process.stdin.flush()
         time.sleep(moment / 1_000)
