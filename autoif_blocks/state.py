@@ -45,7 +45,7 @@ class StepCounts:
         row["in"] = row["in"] if came is None else max(came, row["in"])
         unfinished = row["in"] + row["created"] - row["out"] - sum(row["dropped"].values())
         more = {"unfinished": unfinished} if unfinished else {}
-        seconds = {name: round(whole.quantile(share), 3) for name, share in (("p50", 0.5), ("p99", 0.99))}
+        seconds = {name: round(whole.quantile(share), 4) for name, share in (("p50", 0.5), ("p99", 0.99))}
         head = {"name": self.name, "number": self.number, "file": self.file}
         return {**head, **row, **more, **seconds, "blocks": blocks}
 
