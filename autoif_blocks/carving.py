@@ -60,11 +60,10 @@ class Remains:
     def torn(self, understood: int) -> bool:
         """Whether the journal has more than the frames that SQLite has understood."""
         head = _read(self._wal, 0, _WAL_HEAD)
-        if head[:4] not in (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"):
-            return bool(self._frames)
-        latest = itertools.takewhile(lambda frame: frame[1] == head[16:24], self._frames)
-        written = sum(1 for _ in latest)
-        return written > max(understood, 0) or (self._rest > 0 and written == len(self._frames))
+        if understood <= 0:
+            return bool(self._frames) or 0 < len(head) < _WAL_HEAD
+        written = sum(1 for _ in itertools.takewhile(lambda frame: frame[1] == head[16:24], self._frames))
+        return written > understood or (self._rest > 0 and written == len(self._frames))
 
     def pieces(self) -> Iterator[Row | Hint]:
         """What all pages hold, the newest versions first."""

@@ -313,7 +313,6 @@ class _Run:
             },
         }  # fmt: skip
         write_json(self.output / "run.json", result)
-        self.series.forget(self.work)
         return result
 
     @staticmethod

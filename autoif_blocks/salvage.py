@@ -113,6 +113,8 @@ class _Repair:
         try:
             with closing(self._connect()) as db:
                 wrong, said = self._examine(db)
+        except UnicodeDecodeError:  # a name in the schema, or SQLite's own complaint about it
+            return self._rebuild("was damaged (its schema)")
         except sqlite3.DatabaseError as error:
             code = error.sqlite_errorcode & 0xFF
             if code in _PASSING or (code == sqlite3.SQLITE_READONLY and not os.access(self.path, os.W_OK)):

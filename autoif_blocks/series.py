@@ -58,12 +58,9 @@ class Series:
         return cls(whole["since"], whole["commands"], whole["seconds"], spent, rows)
 
     def keep(self, work: Path, identity: Mapping[str, Any], began: float) -> None:
-        """Leaves it to the next command, in case this one is killed; `forget` when it has told itself."""
+        """Leaves it to the next command, in case this one is killed. A work folder is gone when its run has ended well,
+        and that of one that failed says the same as its `run.json`."""
         write_json(work / _FILE, {"identity": identity, "began": began, "before": asdict(self)})
-
-    @staticmethod
-    def forget(work: Path) -> None:
-        (work / _FILE).unlink(missing_ok=True)
 
     def of_step(self, row: Mapping[str, Any]) -> Spent:
         """What a step has cost over all commands; `row` is what this one has to add."""
