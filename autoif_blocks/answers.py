@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from .errors import Retry
 from .records import read_json
 
 _MOST_CHARACTERS_A_TOKEN = 7  # prose has four to five
+
+
+class NoModel(Retry):
+    """What came is no answer of a model server: a web page, say. It may be on its way up, or the address is wrong."""
+
+    advice = "does base_url lead to an OpenAI-compatible server, and end in /v1?"
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,16 @@ def read_answer(raw: bytes, count: int) -> Answer:
     A choice's `index` is its place; of servers that omit it, or give the same to all, the order counts.
 
     Raises:
-        Retry: the body is cut off, no JSON, or has no choice that can be read.
+        NoModel: the body is a web page, or JSON of another kind.
+        Retry: it is cut off, no JSON, or has no choice that can be read.
     """
     try:
         answer = read_json(raw)
         choices = answer["choices"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Retry(f"unreadable answer ({type(error).__name__}): {said(raw)}") from error
+        foreign = isinstance(error, KeyError) and "error" not in answer
+        kind = NoModel if foreign or raw.lstrip()[:1] == b"<" else Retry
+        raise kind(f"unreadable answer ({type(error).__name__}): {said(raw)}") from error
     found: list[tuple[Any, Completion]] = []
     for choice in choices if isinstance(choices, list) else ():
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -56,8 +66,10 @@ def read_answer(raw: bytes, count: int) -> Answer:
     usage = answer.get("usage")
     written = _tokens(usage, "completion_tokens")
     characters = sum(len(completion.text) for _, completion in found)
-    if len(found) > 1 and characters > _MOST_CHARACTERS_A_TOKEN * written:
-        written *= len(found)  # llama.cpp's server counts one choice only
+    timings = answer.get("timings")
+    of_one = isinstance(timings, dict) and _tokens(timings, "predicted_n") == written > 0
+    if len(found) > 1 and (of_one or characters > _MOST_CHARACTERS_A_TOKEN * written):
+        written *= len(found)  # llama.cpp's server counts one choice only, and says how long that one took
     return Answer(_placed(found, count), _tokens(usage, "prompt_tokens"), written)
 
 
@@ -86,13 +98,16 @@ def _tokens(usage: object, name: str) -> int:
 
 
 def said(raw: bytes) -> str:
-    """The server's own words, in one line."""
+    """The server's own words, in one line; of a web page, its title."""
     try:
         answer = read_json(raw)
         error = answer.get("error", answer)
         words = str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, AttributeError, RecursionError):
         words = raw[:10_000].decode("utf-8", "replace")
+        if words.lstrip().startswith("<"):
+            title = re.search(r"<title[^>]*>([^<]*)", words, re.IGNORECASE)
+            words = f"a web page, '{title[1].strip()}'" if title else "a web page"
     return " ".join(words[:10_000].split())
 
 

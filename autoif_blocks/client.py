@@ -12,7 +12,8 @@ Failures are classified here, once, for the whole project:
 | 400, 413, 422 (too long, filtered), a late 403         | DropRecord       | the record goes, the run goes on        |
 | the same, for a request with `n` above 1               |                  | asked with `n` = 1: was it about `n`?   |
 | 401, 402, 403, 404, 405, other 4xx, a redirect         | ModelUnavailable | the run stops: all would fail           |
-| nobody listens, and no request has succeeded yet       | ModelUnavailable | after `connect_patience` seconds        |
+| nobody listens, or what answers is no model server     | ModelUnavailable | after `connect_patience` seconds, if no |
+| (a web page, other JSON, no HTTP)                      |                  | request has succeeded yet; else Retry   |
 | one of several servers would refuse all                | ModelUnavailable | the others are asked                    |
 | a request with `response_format` is refused, or fails  |                  | asked without it: was it about that?    |
 | no request has succeeded while one was tried and tried | ModelUnavailable | what is finished is kept                |
@@ -29,7 +30,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from .accounting import Meter
-from .answers import Completion
+from .answers import Completion, NoModel
 from .cache import Cache, request_keys
 from .endpoints import Busy, Endpoint, Endpoints, Unreachable
 from .errors import DropRecord, ModelUnavailable, Retry
@@ -250,7 +251,9 @@ class Client:
     def _stop_if_all_are_refused(self, refusal: DropRecord, meter: Meter) -> None:
         self._refused[id(meter)] += 1
         if not meter.completions and not meter.hits and self._refused[id(meter)] >= _DEAD_AFTER:
-            raise ModelUnavailable(f"{self.url} refuses every request of a step: {refusal.detail}") from refusal
+            raise ModelUnavailable(
+                f"{self.config.model} at {self.url} refuses every request of a step: {refusal.detail}"
+            ) from refusal
 
     def _give_up_if_hopeless(self, failure: Retry, attempt: int, began: float, lately: float) -> None:
         """Raises if another attempt makes no sense. `lately` is when the later half of the attempts began.
@@ -261,9 +264,9 @@ class Client:
         now = time.monotonic()
         never = self._last_success == _NEVER
         where = f"{self.config.model} at {self.url}: {failure.reason}"
-        if never and isinstance(failure, Unreachable):
+        if never and isinstance(failure, (Unreachable, NoModel)):
             if now - began >= self.config.connect_patience:
-                raise ModelUnavailable(f"{where}; is the server running?")
+                raise ModelUnavailable(f"{where}; {failure.advice}")
             return
         if attempt <= self.config.max_retries:
             return

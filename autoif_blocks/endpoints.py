@@ -13,13 +13,14 @@ import contextlib
 import heapq
 import itertools
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
 
-from .answers import Answer, read_answer, said, seconds_to_wait
+from .answers import Answer, NoModel, read_answer, said, seconds_to_wait
 from .errors import DropRecord, ModelUnavailable, Retry
 from .limits import AdaptiveLimit, RateLimit, TimeLimit
 from .models import ModelConfig
@@ -39,6 +40,20 @@ class Busy(Retry):
 
 class Unreachable(Busy):
     """Nobody listens."""
+
+    advice = "is the server running?"
+
+    @classmethod
+    def of(cls, error: Exception) -> Unreachable:
+        ssl = isinstance(error, aiohttp.ClientSSLError)
+        number = 0 if ssl else getattr(error, "errno", None) or 0
+        why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+        told = cls(f"cannot connect ({why})")
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            told.advice = "is the host's name in base_url right?"
+        elif ssl:
+            told.advice = "does it speak https? If not, base_url begins with http://"
+        return told
 
 
 class Slow(Retry):
@@ -244,7 +259,7 @@ class Endpoints:
         try:
             return read_answer(raw, count)
         except Retry as failure:
-            raise Retry(self.shown(failure.reason)) from failure
+            raise type(failure)(self.shown(failure.reason)) from failure
 
     def _connect(self) -> aiohttp.ClientSession:
         config = self.config
@@ -268,13 +283,19 @@ class Endpoints:
                 raise self._failure(endpoint, response.status, response.headers, raw, proven)
             return raw
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unreachable(f"cannot connect ({getattr(error, 'strerror', None) or error})") from error
+            raise Unreachable.of(error) from error
         except aiohttp.SocketTimeoutError as error:
             raise Slow(f"not a byte within {self.config.read_timeout:g} s") from error
         except TimeoutError as error:
             raise Slow(f"no answer within {self.config.timeout:g} s") from error
         except aiohttp.InvalidURL as error:
-            raise ModelUnavailable(f"{endpoint.url} is no address: check base_url") from error
+            raise ModelUnavailable(
+                f"{self.config.model} at {endpoint.url}: that is no address: check base_url"
+            ) from error
+        except aiohttp.ClientResponseError as error:
+            failure = NoModel("what it says is not HTTP")
+            failure.advice = "does it speak https? Then base_url begins with https://"
+            raise failure from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retry(f"connection lost ({type(error).__name__})") from error
 
@@ -305,8 +326,11 @@ class Endpoints:
             404: f"is '{self.config.model}' the name that the server uses, and does base_url end in /v1?",
         }.get(status, "check base_url and the account")
         if 300 <= status < 400:
-            advice = f"it points to {headers.get('Location', 'nowhere')}: put the right address into base_url"
-        return ModelUnavailable(f"{endpoint.url} answers HTTP {status}: {words or 'no reason given'}; {advice}")
+            # Without its query, which may quote anything.
+            place = self.shown(str(headers.get("Location", "nowhere")).split("?")[0])
+            advice = f"it points to {place}: put the right address into base_url"
+        told = f"{told}{'' if words else ' (no reason given)'}"
+        return ModelUnavailable(f"{self.config.model} at {endpoint.url}: {told}; {advice}")
 
     def shown(self, words: str) -> str:
         """A server's words, short, with the key blotted out should it quote it."""

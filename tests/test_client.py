@@ -493,7 +493,7 @@ def test_nobody_listening_is_found_out_soon() -> None:
         assert 0.3 <= time.monotonic() - began < 2
 
 
-@pytest.mark.parametrize("trouble", [500, 503, "<html>"])
+@pytest.mark.parametrize("trouble", [500, 503, '{"error": "busy"}', '{"choices": [{"mess'])
 def test_a_server_that_never_does_its_work_stops_the_run(trouble: Any) -> None:
     server = Server(lambda body, number: trouble)
     with pytest.raises(ModelUnavailable, match="no request has succeeded"):

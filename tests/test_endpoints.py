@@ -397,6 +397,13 @@ def test_usage_of_one_choice_is_usage_of_all(texts_of: list[str], told: int, cou
     assert read_answer(json.dumps(body).encode(), len(texts_of)).completion_tokens == counted
 
 
+def test_usage_of_one_choice_shows_in_llama_cpp_s_timings() -> None:
+    body = {**says("{ }", "[ ]"), "usage": {"completion_tokens": 3}, "timings": {"predicted_n": 3}}
+    assert read_answer(json.dumps(body).encode(), 2).completion_tokens == 6
+    body["usage"] = {"completion_tokens": 7}
+    assert read_answer(json.dumps(body).encode(), 2).completion_tokens == 7
+
+
 def test_latencies_are_counted_by_quantile() -> None:
     meter = Meter()
     for milliseconds in range(1, 1001):

