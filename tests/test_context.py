@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import pickle
+import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from autoif_blocks.cache import Cache
-from autoif_blocks.context import RunContext, RunSettings
+from autoif_blocks.context import RunContext, RunSettings, event_loop
 from autoif_blocks.errors import AutoIFError, StopRun
 from autoif_blocks.models import ModelConfig
 
@@ -94,3 +98,42 @@ def test_a_copy_is_closed_and_a_closed_one_says_so(context: RunContext) -> None:
     context.close(True)
     with pytest.raises(AutoIFError, match="works within a run"):
         context.write("a", {"id": "x"})
+
+
+def test_uvloop_is_used_where_it_is_installed_and_not_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # as if it were not there
+    loop = event_loop()
+    assert type(loop).__module__.startswith("asyncio")
+    loop.close()
+    made = asyncio.new_event_loop()
+    monkeypatch.setitem(sys.modules, "uvloop", types.SimpleNamespace(new_event_loop=lambda: made))
+    opened = RunContext(RunSettings(str(tmp_path)))
+    opened.open(0)
+    assert opened.loop is made
+    opened.close(True)
+
+
+def test_the_collector_is_as_it_was_when_the_last_context_closes(tmp_path: Path) -> None:
+    usual = gc.get_threshold()
+    first, second = (RunContext(RunSettings(str(tmp_path / name))) for name in "ab")
+    first.open(0)
+    second.open(0)
+    first.close(True)
+    assert gc.get_threshold()[0] >= 10_000
+    second.close(True)
+    assert gc.get_threshold() == usual
+
+
+def test_many_completions_are_not_kept_in_memory_until_the_interval_is_over(tmp_path: Path) -> None:
+    context = RunContext(RunSettings(str(tmp_path / "work"), cache_dir=str(tmp_path / "cache"), flush_interval=1000))
+    context.open(0)
+    assert context._opened is not None
+    assert context._opened.cache is not None
+    for number in range(1_000):
+        context._opened.cache.put(b"%016d" % number, "x")
+    deadline = time.monotonic() + 5
+    with closing(Cache(tmp_path / "cache")) as another:
+        while another.get_many([b"%016d" % 999]) == [None]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    context.close(True)

@@ -18,7 +18,7 @@ from autoif_blocks.accounting import Meter
 from autoif_blocks.answers import read_answer
 from autoif_blocks.client import Client
 from autoif_blocks.errors import DropRecord, ModelUnavailable
-from autoif_blocks.limits import PROBE, AdaptiveLimit, RateLimit
+from autoif_blocks.limits import PROBE, AdaptiveLimit, RateLimit, TimeLimit
 from autoif_blocks.models import ModelConfig
 
 
@@ -460,3 +460,55 @@ def test_all_cut_off_is_a_reason_to_drop(bench: Bench) -> None:
             assert bench.step("r")["p50"] > 0
 
     asyncio.run(serve())
+
+
+# The time that a request may take
+
+
+def test_each_has_its_own_time_though_one_timer_serves_all() -> None:
+    async def main() -> None:
+        limit = TimeLimit(0.2)
+        ended: dict[str, float] = {}
+
+        async def work(name: str, begins: float, takes: float) -> None:
+            await asyncio.sleep(begins)
+            began = time.monotonic()
+            try:
+                with limit:
+                    await asyncio.sleep(takes)
+            finally:
+                ended[name] = time.monotonic() - began
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work("quick", 0.0, 0.05))
+            late = group.create_task(work("later, within its time", 0.1, 0.15))
+            outcomes = await asyncio.gather(work("slow", 0.0, 9), work("slow, later", 0.1, 9), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
+        assert late.exception() is None
+        assert ended["quick"] < 0.2
+        assert all(0.18 < ended[name] < 0.5 for name in ("slow", "slow, later"))
+        limit.close()
+
+    asyncio.run(main())
+
+
+def test_who_is_cancelled_has_not_run_out_of_time() -> None:
+    async def main() -> None:
+        limit = TimeLimit(0.1)
+
+        async def work() -> None:
+            with limit:
+                await asyncio.sleep(9)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):  # the limit still works, and leaves the task as it was
+            await work()
+        current = asyncio.current_task()
+        assert current is not None
+        assert current.cancelling() == 0
+
+    asyncio.run(main())

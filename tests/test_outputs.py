@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoif_blocks import outputs
 from autoif_blocks.errors import StopRun
 from autoif_blocks.outputs import count_rows, merge
 from autoif_blocks.records import to_line
@@ -33,6 +35,25 @@ def test_the_order_and_number_of_parts_do_not_matter(rows: list[tuple[str, str]]
         assert merge([folder / "a.part", folder / "b.part", folder / "none.part"], folder / "two.jsonl") == len(rows)
         assert (folder / "one.jsonl").read_bytes() == (folder / "two.jsonl").read_bytes()
         assert count_rows(folder / "two.jsonl") == len(rows)
+
+
+@pytest.mark.parametrize("fan_in", [2, 64])
+def test_what_does_not_fit_into_memory_is_sorted_in_pieces(
+    fan_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["é", "z", '"', "a\\", "\U0001f600", "\uffff", "b\n", *map(str, range(500))]
+    lines = [to_line({"id": name, "value": value}) for value in "yx" for name in names]
+    whole, pieces = tmp_path / "whole.jsonl", tmp_path / "pieces.jsonl"
+    (tmp_path / "a").write_bytes(b"".join(lines[::2]))
+    (tmp_path / "b").write_bytes(b"".join(lines[1::2]))
+    merge([tmp_path / "a", tmp_path / "b"], whole)
+    monkeypatch.setattr(outputs, "_PIECE", 700)
+    monkeypatch.setattr(outputs, "_FAN_IN", fan_in)
+    assert merge([tmp_path / "a", tmp_path / "b"], pieces) == len(lines)
+    found = [json.loads(line)["id"] for line in pieces.read_text().splitlines()]
+    assert found == sorted(2 * names)
+    assert pieces.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "whole.jsonl", "pieces.jsonl"}
 
 
 def test_a_text_file_gets_the_bare_lines(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from autoif_blocks.teacher.family import fill_code, fill_wording
 from autoif_blocks.teacher.hostile import HOSTILE_FUNCTIONS, HOSTILE_TEXTS
 from autoif_blocks.teacher.prose import TOPICS, topic_words, write
 from autoif_blocks.teacher.replies import complete, ease
+from autoif_blocks.teacher.server import service_time
 from autoif_blocks.teacher.tasks import task_of
 
 ROOT = Path(__file__).parents[1]
@@ -324,6 +325,17 @@ def test_faults_and_latency_do_not_change_what_is_said() -> None:
     answers, faults = with_server(config, talk)
     assert faults > 10
     assert answers[::-1] == contents(TeacherConfig(), *bodies)
+
+
+def test_a_request_takes_as_long_whenever_it_comes() -> None:
+    config = TeacherConfig(latency=0.5, latency_sigma=0.8, seed=3)
+    bodies = [b"%d" % number for number in range(4000)]
+    times = [service_time(config, body) for body in bodies]
+    assert times == [service_time(config, body) for body in bodies]
+    assert 0.45 < sum(times) / len(times) < 0.55
+    assert len(set(times)) == len(times)
+    assert service_time(config, b"0", tries=1) != times[0], "asking again must not meet the same straggler"
+    assert service_time(TeacherConfig(latency=0.5, latency_sigma=0.8, seed=4), b"0") != times[0]
 
 
 def test_latency_and_slots() -> None:
