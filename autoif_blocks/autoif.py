@@ -121,6 +121,7 @@ class AutoIF:
         seed_dir: a directory with seed instructions (.txt) and queries (.jsonl).
         output_dir, cache_dir: where results and completions go.
         recipe: another recipe than the project's `autoif.yaml`.
+        target: go on, with more completions than N, until so many records are accepted.
 
     Raises:
         RecipeError: an option or the recipe is wrong.
@@ -138,12 +139,13 @@ class AutoIF:
         output_dir: str | Path | None = None,
         cache_dir: str | Path | None = None,
         recipe: str | Path | None = None,
+        target: int | None = None,
     ) -> None:
         path = Path(recipe) if recipe is not None else shipped()
-        self.recipe = Recipe.load(
-            path,
-            overrides_for(path, N, model, api_key, base_url, seed_dir, batch_size, process_num, output_dir, cache_dir),
+        overrides = overrides_for(
+            path, N, model, api_key, base_url, seed_dir, batch_size, process_num, output_dir, cache_dir
         )
+        self.recipe = Recipe.load(path, [*overrides, *([f"target={target}"] if target is not None else [])])
 
     def __repr__(self) -> str:
         return f"AutoIF({self.recipe.path}, output_dir={self.recipe.output_dir})"

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .accounting import Meter
@@ -45,14 +45,17 @@ class Purse:
     """One task's view of the run's budget."""
 
     def __init__(
-        self, budget: Budget, flag: StopFlag, began: float, status: Path, meters: Mapping[tuple[str, int, str], Meter]
-    ) -> None:
-        """`began` is when the command began, by the clock on the wall; `status` this task's own status file."""
+        self, budget: Budget, flag: StopFlag, began: float, status: Path,
+        meters: Mapping[tuple[str, int, str], Meter], paid: Meter,
+    ) -> None:  # fmt: skip
+        """`began` is when the command began, by the clock on the wall; `status` this task's own status file;
+        `paid` what the command had used before its tasks began."""
         self._budget = budget
         self._flag = flag
         self._began = began
         self._status = status
         self._meters = meters
+        self._paid = paid
         self._others = Meter()
         self._looked = 0.0
         self._counter: int | None = None
@@ -105,7 +108,7 @@ class Purse:
             self._counter = None
 
     def _own(self) -> Meter:
-        own = Meter()
+        own = replace(self._paid)
         for meter in list(self._meters.values()):
             own.prompt_tokens += meter.prompt_tokens
             own.completion_tokens += meter.completion_tokens

@@ -62,6 +62,7 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Override an option: steps.score_filter.value='> 8'.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="A trial: so many records leave step 1.")
+@click.option("--target", type=click.IntRange(min=1), help="Go on until so many records are accepted.")
 @click.option("--start-step", default="1", show_default=True, help="A number or name; reads the earlier step's file.")
 @click.option("--end-step", help="A number or name; the last step to run.")
 @click.option("--overwrite", is_flag=True, help="Replace another recipe's results in the output directory.")
@@ -69,8 +70,8 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 @_scripts_options
 def run(
-    recipe: str, overrides: tuple[str, ...], limit: int | None, start_step: str, end_step: str | None,
-    overwrite: bool, no_resume: bool, quiet: bool, **scripts: Any,
+    recipe: str, overrides: tuple[str, ...], limit: int | None, target: int | None, start_step: str,
+    end_step: str | None, overwrite: bool, no_resume: bool, quiet: bool, **scripts: Any,
 ) -> None:  # fmt: skip
     """Run RECIPE.
 
@@ -84,13 +85,16 @@ def run(
     from .autoif import overrides_for
     from .progress import ConsoleListener, show
     from .recipe import Recipe
-    from .run import RunOptions
+    from .run import RunOptions, target_left_aside
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
         signal.signal(stop, signal.default_int_handler)  # until the run has begun, which stops more gently
-    loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides])
+    aimed = [f"target={target}"] if target is not None else []
+    loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides, *aimed])
     listener = ConsoleListener(quiet)
     options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener, exit_when_aborted=True)
+    if aimed and (aside := target_left_aside(loaded, options)):
+        raise RecipeError(f"--target {target} cannot be followed: {aside}")
     try:
         result = show(loaded, options, listener)
     except KeyboardInterrupt:

@@ -51,6 +51,8 @@ class RunSettings:
     budget: Budget = field(default_factory=Budget)
     began: float = field(default_factory=time.time)
     """when the command began, by the clock on the wall"""
+    paid: Meter = field(default_factory=Meter)
+    """what the command has paid for already"""
 
 
 class RunContext:
@@ -73,6 +75,13 @@ class RunContext:
     def meter(self, step: str, position: int, block: str) -> Meter:
         key = (step, position, block)
         return self.meters[key] if key in self.meters else self.meters.setdefault(key, Meter())
+
+    def announce(self) -> None:
+        """Says which blocks will count, before any task has begun: a run may end before it comes to them."""
+        path = Path(self.settings.work_dir) / "00000.status.json"
+        with _disk_trouble_told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_status(path, {place: Meter() for place in self.places}, finished=False)
 
     def open(self, rank: int) -> None:
         """Starts the task's event loop and makes its folder of parts. Called once, by the outermost pipeline step."""
@@ -168,7 +177,7 @@ class _Opened:
         self.whole = True
         self.flag = stop_flag(settings.stop_file or self.folder.parent / "stop.json")
         self.flag.look()
-        self.purse = Purse(settings.budget, self.flag, settings.began, self._status, meters)
+        self.purse = Purse(settings.budget, self.flag, settings.began, self._status, meters, settings.paid)
         self.cache = Cache(settings.cache_dir, settings.flush_interval, self.folder) if settings.cache_dir else None
         self.clients: dict[str, Client] = {}
         self.feeders: list[Feeder] = []
@@ -217,7 +226,7 @@ class _Opened:
                     stack.callback(self.cache.close)
                 for part in self._parts.values():
                     stack.callback(part.close)
-        self._write_status(finished and self.whole)
+        _write_status(self._status, self._meters, finished and self.whole)
 
     async def _shut(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -245,13 +254,14 @@ class _Opened:
                 continue
             due = time.monotonic() + interval
             with contextlib.suppress(OSError):  # a view that is not shown; what must be written says so itself
-                self._write_status(finished=False)
+                _write_status(self._status, self._meters, finished=False)
 
-    def _write_status(self, finished: bool) -> None:
-        counts = [[*key, meter.to_dict()] for key, meter in list(self._meters.items()) if key[0]]
-        aside = self._status.with_suffix(".tmp")
-        aside.write_text(json.dumps({"finished": finished, "meters": counts}))
-        aside.replace(self._status)
+
+def _write_status(path: Path, meters: Mapping[tuple[str, int, str], Meter], finished: bool) -> None:
+    counts = [[*key, meter.to_dict()] for key, meter in list(meters.items()) if key[0]]
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps({"finished": finished, "meters": counts}))
+    aside.replace(path)
 
 
 _collecting = threading.Lock()

@@ -5,6 +5,7 @@
     ├── StopRun            the run cannot go on; what was paid for is kept           exit code 1
     │   ├── ModelUnavailable   the model's endpoint refuses every request            exit code 3
     │   ├── BudgetSpent        the run has used what it may use                      exit code 4
+    │   ├── TargetMissed       more instructions bring no more records               exit code 1
     │   └── SandboxUnavailable model-written code cannot be run here                 exit code 1
     ├── DropRecord         this record leaves the run, with a reason
     └── Retry              the same request may succeed a little later
@@ -65,6 +66,10 @@ class BudgetSpent(StopRun):
     """One of the recipe's budgets is used up; what is finished is in the output directory."""
 
     exit_code = 4
+
+
+class TargetMissed(StopRun):
+    """The recipe cannot bring as many records as its target says; those that it brought are in the output directory."""
 
 
 class SandboxUnavailable(StopRun):

@@ -69,11 +69,13 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
     work = Path(settings.work_dir)
     flag = stop_flag(settings.stop_file or work / "stop.json")
     settings = replace(settings, stop_file=str(flag.path))
-    for number, stage in enumerate(stages):
-        folder = work / f"stage-{number}"
-        context = RunContext(replace(settings, work_dir=str(folder)))
+    folders = [work / f"stage-{number}" for number in range(len(stages))]
+    contexts = [RunContext(replace(settings, work_dir=str(folder))) for folder in folders]
+    for stage, context in zip(stages, contexts, strict=True):
         for block in stage.pipeline:
             block.bind(block.step, block.position, context)
+        context.announce()
+    for number, (stage, folder, context) in enumerate(zip(stages, folders, contexts, strict=True)):
         executor = _Local(
             pipeline=[*stage.pipeline, RunScope(context)],
             tasks=stage.tasks,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 # Where and how fast a recipe runs changes no record; what is asked, of which model, does.
-_PLACE_AND_PACE = {"output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name"}
+_PLACE_AND_PACE = {"output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name", "target"}
 _MODEL_PACE = {
     "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
     "price", "adaptive", "rpm", "tpm", "read_timeout", "connect_timeout", "hedge",
@@ -51,9 +51,10 @@ def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def refuse_to_overwrite(
-    output_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], limit: int | None
+    output_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], limit: int | None, target: int | None
 ) -> None:
-    """Compares a finished run's identity with that of the run to come.
+    """Compares a finished run's identity with that of the run to come. Its `target` is 0 if it has none, None if it
+    does not run what the earlier one had grown.
 
     Raises:
         RecipeError: they differ, so that the files there would be replaced by others.
@@ -64,6 +65,9 @@ def refuse_to_overwrite(
     earlier_limit = earlier.get("limit")
     if limit is not None and (earlier_limit is None or limit < earlier_limit):
         told.append(f"--limit: {earlier_limit or 'none'} -> {limit}")
+    wanted = earlier.get("target", {}).get("wanted", 0)
+    if target is not None and target < wanted:
+        told.append(f"target: {wanted} -> {target or 'none'}")
     if told:
         more = f"\n  … and {len(told) - 8} more" if len(told) > 8 else ""
         raise RecipeError(

@@ -34,10 +34,12 @@ class ConsoleListener:
         self.quiet = quiet
         self._began = time.monotonic()
         self._target = ""
+        self._wanted: int | None = None
 
     def started(self, recipe: Recipe, steps: list[Step], simulated: bool) -> None:
         self._began = time.monotonic()
         self._target = str(recipe.output_dir)
+        self._wanted = recipe.target
         names = f"{steps[0].name} … {steps[-1].name}" if len(steps) > 1 else steps[0].name
         self.note(f"{recipe.name}: {len(steps)} steps ({names}) into {recipe.output_dir}/")
         if simulated:
@@ -79,14 +81,21 @@ class ConsoleListener:
             style = "" if whole.taken or whole.created else "dim"
             cells = (whole.taken, whole.given, whole.dropped.total(), whole.requests or "", whole.hits or "")
             table.add_row(f"{step.number:>2} {step.name}", *map(str, cells), f"{rate:.0f}" if rate else "", style=style)
-        return Group(table, Text(f"{self._elapsed()}   Ctrl-C stops; the same command continues", style="dim"))
+        return Group(
+            table,
+            Text(f"{self._elapsed()}{self._accepted(steps)}   Ctrl-C stops; the same command continues", style="dim"),
+        )
 
     def _line(self, steps: list[StepCounts], rates: _Rates) -> str:
         requests = sum(step.whole.requests for step in steps)
         flow = " > ".join(f"{step.whole.given}" for step in steps)
         dropped = sum(step.whole.dropped.total() for step in steps)
         rate = rates.of("", requests)
-        return f"{self._elapsed()}  out by step {flow}  dropped {dropped}  requests {requests} ({rate:.0f}/s)"
+        head = f"{self._elapsed()}{self._accepted(steps)}"
+        return f"{head}  out by step {flow}  dropped {dropped}  requests {requests} ({rate:.0f}/s)"
+
+    def _accepted(self, steps: list[StepCounts]) -> str:
+        return f"  accepted {steps[-1].whole.given} of {self._wanted}" if self._wanted else ""
 
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._began)
@@ -101,7 +110,8 @@ class ConsoleListener:
             self.note(line)
         everything = result["all_commands"]
         file = f"{self._target}/{result['steps'][-1]['file']}"
-        self.note(f"{result['records']} records in {file}   {_spent(result['totals'], result['seconds'])}")
+        enough = f" (target {self._wanted}; all that were accepted are kept)" if self._wanted else ""
+        self.note(f"{result['records']} records in {file}{enough}   {_spent(result['totals'], result['seconds'])}")
         if everything["commands"] > 1:
             self.note(f"over all {everything['commands']} commands: {_spent(everything, everything['seconds'])}")
 

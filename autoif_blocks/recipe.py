@@ -11,6 +11,7 @@ from .budget import Budget
 from .cache import CacheConfig
 from .errors import RecipeError
 from .flow import Placed, check_flow
+from .growth import Grower
 from .models import ModelConfig
 from .options import fitted, misfits, nearest, options_of, shown
 from .overrides import override
@@ -42,6 +43,8 @@ class Recipe:
     flush_interval: float = 5.0
     budget: Budget = field(default_factory=Budget)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    target: int | None = None
+    """run until so many records have come to the end"""
     inputs: tuple[Path, ...] = field(default=())
     """the files that its blocks read"""
 
@@ -91,7 +94,7 @@ class Recipe:
 
 _TOP = (
     "name", "seed", "text", "output_dir", "cache_dir", "flush_interval", "models", "sandbox", "executor", "budget",
-    "cache", "steps",
+    "cache", "target", "steps",
 )  # fmt: skip
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "a word"),
@@ -137,6 +140,7 @@ class _Check:
             if name not in (names := [step.name for step in steps]):
                 hint = nearest(name, names, "steps")
                 self.source.add(("cache", "keep"), "", f"cache: keep names a step '{name}', which is not there; {hint}")
+        self._check_target(steps)
         check_flow(self.source, placed)
         if self.source.problems:
             return None
@@ -146,8 +150,18 @@ class _Check:
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
             models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget, cache,
-            tuple(wiring.inputs),
+            self.data.get("target"), tuple(wiring.inputs),
         )  # fmt: skip
+
+    def _check_target(self, steps: Sequence[Step]) -> None:
+        target = self.data.get("target")
+        if target is None:
+            return
+        if not isinstance(target, int) or isinstance(target, bool) or target < 1:
+            self.source.add(("target",), "", f"target must be a number of records, at least 1, got {shown(target)}")
+        elif Grower.of(steps) is None:
+            hint = 'self_instruct can; a block of your own names by grows = "…" the option to raise'
+            self.source.add(("target",), "", f"target: no block of this recipe can bring more records: {hint}")
 
     def _top(self) -> dict[str, Any]:
         for key in self.data:

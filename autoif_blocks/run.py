@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,16 +21,18 @@ from .blocks.filters import Limit
 from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
 from .context import RunSettings
-from .errors import AutoIFError, BudgetSpent, RecipeError, StopRun
+from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed
 from .executors import execute, stages_of
+from .growth import Grower, Rounds
 from .identity import identity, refuse_to_overwrite
 from .models import SIMULATED
-from .outputs import CACHE_LOCK, held, merge, write_json
+from .outputs import CACHE_LOCK, held, write_json
 from .recipe import Recipe
+from .results import check_counts, further, place
 from .salvage import repair
 from .series import Series
 from .simulated import simulated_teacher
-from .state import RunState, StepCounts
+from .state import RunState, StepCounts, with_unfinished
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
 from .upkeep import Found, clean, delete_all, record
@@ -63,6 +65,20 @@ class RunOptions:
     """the command line's own: a second Ctrl-C ends the whole process within a second, whatever it is doing"""
 
 
+def target_left_aside(recipe: Recipe, options: RunOptions) -> str:
+    """Why a run with these options cannot go on until the recipe's target is reached; nothing if it can."""
+    grower = Grower.of(recipe.steps)
+    if recipe.target is None or grower is None:
+        return ""
+    if options.limit is not None:
+        return "--limit makes this a trial"
+    if recipe.step_number(options.start_step) > grower.step:
+        return f"this run begins after what could grow, {grower.title}"
+    if options.end_step is not None and recipe.step_number(options.end_step) < len(recipe.steps):
+        return "this run ends before the recipe does"
+    return ""
+
+
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """Runs a recipe; see `Recipe.run`."""
     with (
@@ -74,7 +90,8 @@ def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
 
 class _Run:
     def __init__(self, recipe: Recipe, options: RunOptions) -> None:
-        self.recipe = recipe
+        self.aside = target_left_aside(recipe, options)
+        self.recipe = replace(recipe, target=None) if self.aside else recipe
         self.options = options
         self.output = recipe.output_dir
         self.work = self.output / WORK
@@ -87,6 +104,12 @@ class _Run:
         self.steps = list(recipe.steps[first - 1 : last])
         self.began = time.time()
         self.identity = identity(recipe)
+        grower = Grower.of(recipe.steps)
+        self.rounds = Rounds(self.recipe.target, grower) if self.recipe.target and grower else None
+        # A run of later steps leaves what an earlier one did for its target as it is.
+        self.after_growth = grower is not None and first > grower.step
+        self.replacing = options.overwrite
+        self.stay: set[str] = set()
 
     def run(self) -> dict[str, Any]:
         earlier = RunState.earlier(self.output) or {}
@@ -104,6 +127,8 @@ class _Run:
         listener = self.options.listener
         if listener:
             listener.started(self.recipe, self.steps, simulated)
+            if self.aside:
+                listener.note(f"the recipe's target is left aside: {self.aside}")
         state = RunState(self.work, self.steps)
         self.work.mkdir(parents=True)
         self.series.keep(self.work, self.identity, self.began)
@@ -120,21 +145,24 @@ class _Run:
                     urls = {name: url for name in models if self.recipe.models[name].base_url == SIMULATED}
                 if listener:
                     stack.enter_context(listener.watching(state))
-                whole = self._execute(urls)
-                counts = state.read()
-                rows = self._finish_files(counts, earlier)
-                if whole:
-                    self._check_counts(counts, rows)
+                whole = self._run_rounds(state, urls)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             with contextlib.suppress(OSError):  # a full disk must not hide what filled it
-                self._write_run_json("stopped" if stopped else "failed", state.read(), "" if stopped else str(error))
+                self._write_run_json_of_none("stopped" if stopped else "failed", "" if stopped else str(error))
             raise
         stop = None if whole else flag.look()
         why = stop.why if stop is not None and stop.kind == "budget" else ""
-        result = self._write_run_json("completed" if whole else "stopped", counts, why)
-        self._settle_cache(counts, whole and self.options.limit is None)
+        missed = self.rounds.hopeless if whole and self.rounds and not self.rounds.reached else ""
+        done, counts = whole and not missed, state.read()
+        result = self._write_run_json("completed" if done else "stopped", counts, why or missed)
+        self._settle_cache(counts, done and self.options.limit is None)
         shutil.rmtree(self.work, ignore_errors=True)
+        if missed:
+            raise TargetMissed(
+                f"the target is not reached: {result['records']} of {self.recipe.target} records, and {missed}. "
+                f"All that were accepted are in {self.output / self.steps[-1].file}"
+            )
         if whole:
             return result
         if why:
@@ -143,6 +171,36 @@ class _Run:
                 "or raise the budget first"
             )
         raise KeyboardInterrupt
+
+    def _run_rounds(self, state: RunState, urls: dict[str, str]) -> bool:
+        """Runs the recipe, again and larger as long as a target asks for it; the files are in place after each round.
+
+        Returns:
+            Whether the last round came to its end. If not, the run was told to stop.
+        """
+        while True:
+            whole = self._execute(urls, state.paid)
+            counts = state.read()
+            if whole and self.rounds is not None:
+                self.rounds.done.append((self.rounds.size, counts[-1].whole.given))
+            over = whole and (self.rounds is None or self.rounds.over)
+            stale = self._files_of(RunState.earlier(self.output) or {}) if self.replacing else []
+            # Less than an earlier run had is right where it is all that was asked for, as now with --overwrite.
+            done = whole and (self.rounds is None or self.rounds.reached)
+            self.stay = set() if done else self._further(counts)
+            rows = place(self.work, self.output, counts, self.stay, replace=done or self.replacing)
+            for path in stale:
+                if str(path.relative_to(self.output)) not in rows:
+                    path.unlink(missing_ok=True)
+            if whole:
+                check_counts(counts, rows, self.stay)
+            if over or not whole or self.rounds is None:
+                return whole
+            self._write_run_json("stopped", counts)
+            self.replacing = False
+            self._note(f"{self.rounds.told()}; round {len(self.rounds.done) + 1}: {self.rounds.size}")
+            state.next_round()
+            self.series.plus(counts).keep(self.work, self.identity, self.began)
 
     def _tell(self, stop: Stop) -> None:
         if self.options.listener is None or stop.kind == "failure":
@@ -156,7 +214,7 @@ class _Run:
     def _abort(self) -> None:
         """Ends the process, from a thread: the main one may be held up by anything."""
         with contextlib.suppress(Exception):
-            self._write_run_json("stopped", RunState(self.work, self.steps).read())
+            self._write_run_json_of_none("stopped")
         # The last words, and the cursor that a live view has hidden.
         os.write(2, (b"\x1b[?25h" if os.isatty(2) else b"") + b"aborted: the same command continues\n")
         os._exit(130)
@@ -165,7 +223,8 @@ class _Run:
 
     def _check_before(self, earlier: dict[str, Any]) -> None:
         if not self.options.overwrite and self._files_of(earlier):
-            refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit)
+            target = None if self.after_growth else self.rounds.target if self.rounds else 0
+            refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit, target)
         first = self.steps[0].number
         if first > 1 and not (before := self.output / self.recipe.steps[first - 2].file).is_file():
             raise RecipeError(
@@ -207,12 +266,12 @@ class _Run:
 
     # The run itself
 
-    def _execute(self, urls: dict[str, str]) -> bool:
+    def _execute(self, urls: dict[str, str], paid: Meter) -> bool:
         settings = RunSettings(
             work_dir=str(self.work), cache_dir=str(self.recipe.cache_dir), seed=self.recipe.seed,
             models=self.recipe.models, base_urls=urls, sandbox=self.recipe.sandbox,
             flush_interval=self.recipe.flush_interval, stop_file=str(self.work / "stop.json"),
-            budget=self.recipe.budget, began=self.began,
+            budget=self.recipe.budget, began=self.began, paid=paid,
         )  # fmt: skip
         stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
         return execute(stages, self.recipe.executor, settings, self.output / "logs")
@@ -220,9 +279,10 @@ class _Run:
     def _blocks(self) -> Iterator[Block]:
         """Fresh blocks in order, each knowing its place, a file behind every step."""
         first = self.steps[0].number
-        for step in self.steps:
+        steps = self.rounds.grower.steps(self.steps, self.rounds.size) if self.rounds else self.steps
+        for step in steps:
             chain = [spec.build() for spec in step.blocks]
-            if step is self.steps[0] and first > 1:
+            if step.number == first > 1:
                 chain.insert(0, ReadStep(str(self.output / self.recipe.steps[first - 2].file)))
             if self.options.limit is not None and step.number == 1:
                 for block in chain:
@@ -237,37 +297,16 @@ class _Run:
 
     # After the last record
 
-    def _finish_files(self, counts: list[StepCounts], earlier: dict[str, Any]) -> dict[str, int]:
-        """Puts the files in place, whole or, of a run that was stopped, as far as they go; returns their rows."""
-        files = {str(path.relative_to(part)) for part in self.work.glob("stage-*/*/") for path in _files(part)}
-        rows = {
-            file: merge(self.work.glob(f"stage-*/*/{file}"), self.output / file)
-            for file in sorted(files - {"stage.jsonl"})
-        }
-        stale = [self.output / "discarded" / step.file for step in self.steps]
-        # A run that was stopped may not have come to all of its steps.
-        not_begun = [step.file for step in counts if step.file not in rows]
-        stale += [self.output / folder / file for file in not_begun for folder in ("", "dropped")]
-        for path in [*stale, *(self._files_of(earlier) if self.options.overwrite else [])]:
-            if str(path.relative_to(self.output)) not in rows:
-                path.unlink(missing_ok=True)
-        return rows
+    def _further(self, counts: list[StepCounts]) -> set[str]:
+        """The steps of which an earlier run of the same has finished more: this one leaves them as they are."""
+        same = (RunState.earlier(self.output) or {}).get("identity") == self.identity
+        return further(self.output, counts) if same and not self.replacing else set()
 
-    def _check_counts(self, counts: list[StepCounts], rows: dict[str, int]) -> None:
-        for before, after in itertools.pairwise(counts):
-            if before.whole.given != after.whole.taken:
-                raise AutoIFError(
-                    f"step '{before.name}' gave {before.whole.given} records, '{after.name}' took {after.whole.taken}"
-                )
-        for step in counts:
-            written, logged = rows.get(step.file, 0), rows.get(f"dropped/{step.file}", 0)
-            whole, dropped = step.whole, step.whole.dropped.total()
-            if not step.balanced or written != whole.given or logged != dropped:
-                raise AutoIFError(
-                    f"step '{step.name}': the counts do not add up: in {whole.taken} + created {whole.created}, "
-                    f"out {whole.given} ({written} in the file), dropped {dropped} ({logged} logged). "
-                    "This is a bug in a block: it lost or made up a record"
-                )
+    def _write_run_json_of_none(self, state: str, failure: str = "") -> None:
+        """Of a run that ends without putting any file in place."""
+        counts = RunState(self.work, self.steps).read()
+        self.stay = self._further(counts)
+        self._write_run_json(state, counts, failure)
 
     def _settle_cache(self, counts: list[StepCounts], complete: bool) -> None:
         """Notes what the run had of the cache and, if the recipe says so, deletes what it used. The results stand."""
@@ -289,14 +328,15 @@ class _Run:
             )
 
     def _write_run_json(self, state: str, counts: list[StepCounts], failure: str = "") -> dict[str, Any]:
+        earlier = RunState.earlier(self.output) or {}
         totals = Meter()
         for step in counts:
             totals.add(step.whole)
         spent = {key: value for key, value in totals.to_dict().items() if key in SPENT}
         seconds = time.time() - self.began
-        rows = self._rows_of(counts, state)
-        for row in rows:
-            row["all_commands"] = self.series.of_step(row)
+        rows = self._rows_of(counts, state, earlier)
+        for step, row in zip(counts, rows, strict=True):
+            row["all_commands"] = self.series.of_step(step.to_dict())
         result = {
             "state": state, **({"failure": failure} if failure else {}),
             "recipe": {"name": self.recipe.name, "path": str(self.recipe.path), "data": self.recipe.data},
@@ -304,31 +344,37 @@ class _Run:
             "start_step": self.steps[0].name, "end_step": self.steps[-1].name, "limit": self.options.limit,
             "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 2),
-            "records": counts[-1].whole.given if counts else 0,
+            "records": rows[-1]["out"] if rows else 0,
+            **self._target_of(earlier, rows),
             "totals": spent, "all_commands": self.series.of_all(spent, seconds),
-            "steps": self._with_earlier_steps(rows),
+            "steps": self._with_earlier_steps(rows, earlier),
             "versions": {
                 "autoif-blocks": version("autoif-blocks"), "datatrove": version("datatrove"),
                 "python": platform.python_version(),
             },
         }  # fmt: skip
+        if counts and len(self.stay) == len(counts):  # all is as it was, but for what was spent
+            result = {**earlier, **{key: result[key] for key in ("all_commands", "steps")}}
         write_json(self.output / "run.json", result)
         return result
 
-    @staticmethod
-    def _rows_of(counts: list[StepCounts], state: str) -> list[dict[str, Any]]:
-        came = [None, *(step.whole.given for step in counts[:-1])] if state != "completed" else [None] * len(counts)
-        return [step.to_dict(given) for step, given in zip(counts, came, strict=True)]
+    def _target_of(self, earlier: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.rounds is not None:
+            return {"target": self.rounds.to_dict(rows[-1]["out"] if rows else 0)}
+        return {"target": earlier["target"]} if self.after_growth and "target" in earlier else {}
 
-    def _with_earlier_steps(self, ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows_of(self, counts: list[StepCounts], state: str, earlier: dict[str, Any]) -> list[dict[str, Any]]:
+        before = {row["name"]: row for row in earlier.get("steps", [])}
+        rows: list[dict[str, Any]] = []
+        for step in counts:
+            came = rows[-1]["out"] if rows and state != "completed" else None
+            rows.append(with_unfinished(before[step.name], came) if step.name in self.stay else step.to_dict(came))
+        return rows
+
+    def _with_earlier_steps(self, ours: list[dict[str, Any]], earlier: dict[str, Any]) -> list[dict[str, Any]]:
         """A run of steps 4-10 keeps what an earlier one of the same recipe noted of steps 1-3."""
-        earlier = RunState.earlier(self.output) or {}
         names = {step["name"] for step in ours}
         rest = [step for step in earlier.get("steps", []) if step["name"] not in names]
         if self.options.overwrite:
             rest = [step for step in rest if step["number"] < self.steps[0].number]
         return sorted(rest + ours, key=lambda step: int(step["number"]))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())

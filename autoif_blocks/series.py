@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,15 @@ class Series:
         last = max((path.stat().st_mtime for path in work.glob("stage-*/*.status.json")), default=began)
         self.commands += 1
         self.seconds = round(self.seconds + last - began, 2)
+        self._add(counts)
+
+    def plus(self, counts: Sequence[StepCounts]) -> Series:
+        """The same with what this command has paid so far; for `keep`, once the counts of that are no longer there."""
+        series = replace(self, steps=dict(self.steps))
+        series._add(counts)
+        return series
+
+    def _add(self, counts: Sequence[StepCounts]) -> None:
         for step in counts:
             row = step.whole.to_dict()
             self.steps[step.name] = _sum(self.steps.get(step.name, {}), row)

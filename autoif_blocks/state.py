@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from .accounting import Meter, total
 
 if TYPE_CHECKING:
     from .steps import Step
+
+# What counts of a round whose records the next one makes again.
+_COSTS = {
+    "requests", "retries", "completions", "prompt_tokens", "completion_tokens", "cost", "hedges", "busy", "latency",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,16 @@ class StepCounts:
         of a run that was stopped, such records and those within the step count as `unfinished`."""
         blocks = [{"block": name, **meter.to_dict()} for name, meter in self.blocks]
         whole = self.whole
-        row = whole.to_dict()
-        row["in"] = row["in"] if came is None else max(came, row["in"])
-        unfinished = row["in"] + row["created"] - row["out"] - sum(row["dropped"].values())
-        more = {"unfinished": unfinished} if unfinished else {}
         seconds = {name: round(whole.quantile(share), 4) for name, share in (("p50", 0.5), ("p99", 0.99))}
         head = {"name": self.name, "number": self.number, "file": self.file}
-        return {**head, **row, **more, **seconds, "blocks": blocks}
+        return with_unfinished({**head, **whole.to_dict(), **seconds, "blocks": blocks}, came)
+
+
+def with_unfinished(row: dict[str, Any], came: int | None) -> dict[str, Any]:
+    """A step's row in `run.json`, with as many records in as `came`, and those of them that did not get through."""
+    row = {**row, "in": row["in"] if came is None else max(came, row["in"])}
+    unfinished = row["in"] + row["created"] - row["out"] - sum(row["dropped"].values())
+    return {**row, "unfinished": unfinished} if unfinished else row
 
 
 def finished(status: Path) -> bool:
@@ -64,6 +73,26 @@ class RunState:
     def __init__(self, work: Path, steps: Sequence[Step]) -> None:
         self._work = work
         self._steps = steps
+        self._paid: dict[tuple[str, int], Meter] = {}
+
+    @property
+    def paid(self) -> Meter:
+        """What the run's earlier rounds have cost."""
+        whole = Meter()
+        for meter in self._paid.values():
+            whole.add(meter)
+        return whole
+
+    def next_round(self) -> None:
+        """Forgets what the tasks have done, but not what it cost."""
+        for path in sorted(self._work.glob("stage-*/*.status.json")):
+            for step, position, _, row in json.loads(path.read_text())["meters"]:
+                costs = {key: value for key, value in row.items() if key in _COSTS}
+                self._paid.setdefault((step, position), Meter()).add(Meter.from_dict(costs))
+        for folder in self._work.glob("stage-*"):
+            shutil.rmtree(folder)
+        for path in self._work.glob("after-*.jsonl"):
+            path.unlink()
 
     def read(self) -> list[StepCounts]:
         """The counts so far, summed over tasks, a step each."""
@@ -77,6 +106,11 @@ class RunState:
                 if step in meters:
                     known = meters[step].setdefault(position, (block, Meter()))
                     known[1].add(Meter.from_dict(row))
+        for (step, position), paid in list(self._paid.items()):
+            if step in meters and position in meters[step]:
+                meter = meters[step][position][1]
+                meter.hits = max(0, meter.hits - paid.completions)  # this round replays what earlier ones have paid
+                meter.add(paid)
         return [
             StepCounts(step.name, step.number, step.file, [meters[step.name][at] for at in sorted(meters[step.name])])
             for step in self._steps

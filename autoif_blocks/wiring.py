@@ -11,10 +11,11 @@ from typing import Any
 from .blocks.base import Block
 from .blocks.kinds import Generator
 from .flow import Placed
+from .growth import Grower
 from .options import misfits, nearest, shown
 from .resolve import find_block
 from .source import Source, Where
-from .steps import BlockSpec
+from .steps import BlockSpec, Step
 
 # A step's name is a file's name and a word of the command line, where digits alone are a step's number.
 _NAME = re.compile(r"\A(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
@@ -164,6 +165,10 @@ class Wiring:
                 message = f"{spec.title}: {attribute} must be a tuple of names, like ('query',), got {fields!r}"
                 self.source.add(where, step, message)
                 return placed
+        try:
+            Grower.of([Step(step, 0, (spec,))])
+        except ValueError as error:
+            self.source.add(where, step, str(error))
         try:
             copy.deepcopy(block)
         except Exception as error:

@@ -48,6 +48,8 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
     """whether a run that must end now still lets it handle what comes, rather than leave the record unfinished"""
     whole_set: bool = False
     """whether the block must see all records in one task (a global deduplication, say)"""
+    grows: ClassVar[str] = ""
+    """the option, a whole number, that a run with a `target` raises to get more records from this block"""
     files: ClassVar[Sequence[str]] = ()
     """options that name files to read; a recipe gives them relative to its own folder"""
     step = ""

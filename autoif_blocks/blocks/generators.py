@@ -30,6 +30,7 @@ class SelfInstruct(Generator):
     """
 
     whole_set = True
+    grows = "n"
     supplies = ("demonstrations",)
 
     def __init__(
