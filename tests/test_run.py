@@ -244,7 +244,7 @@ def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.heavy), signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_continues_to_the_same_bytes(first: Path, tmp_path: Path, how: signal.Signals) -> None:
-    run = start(tmp_path, "--set", "flush_interval=0.2")
+    run = start(tmp_path, "--set", "flush_interval=0.05")
     wait_for_completions(tmp_path, 100)
     run.send_signal(how)
     _, said = run.communicate(timeout=30)
