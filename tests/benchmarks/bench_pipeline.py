@@ -33,8 +33,9 @@ from typing import Any
 from schedule import Request, bound, greedy
 
 from autoif_blocks import Recipe
-from autoif_blocks.blocks.base import Block, Generator
+from autoif_blocks.blocks.base import Block
 from autoif_blocks.blocks.generators import SelfInstruct
+from autoif_blocks.blocks.kinds import Generator
 from autoif_blocks.endpoints import Endpoints
 from autoif_blocks.records import Record
 from autoif_blocks.run import RunOptions
