@@ -180,7 +180,9 @@ def main() -> None:
     requests, count = recorder.requests, result["totals"]["requests"]
     lower, best = bound(requests, options.slots), greedy(requests, options.slots)
     what = "three chained steps" if options.chain else "ten steps"
-    print(f"{what}: {count} requests, {options.slots} slots, mean latency {options.latency:g} s")
+    print(
+        f"{what}: {result['records']} records, {count} requests, {options.slots} slots, latency {options.latency:g} s"
+    )
     print(f"wall {wall:.2f} s   bound {lower:.2f} s   greedy, without overhead {best:.2f} s")
     print(f"bound / wall {lower / wall:.3f}   bound / greedy {lower / best:.3f}   greedy / wall {best / wall:.3f}")
     print(
