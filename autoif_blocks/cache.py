@@ -99,7 +99,9 @@ class Cache:
             # SQLite does not wait for another process that turns the same new file to WAL mode.
             with FileLock(self.path.parent / ".completions.lock", timeout=60, poll_interval=0.01):
                 # Two connections, so that the event loop reads while another thread waits for the disk.
-                self._writer, self._reader = (undo.enter_context(contextlib.closing(self._connect())) for _ in range(2))
+                self._writer, self._reader = (
+                    undo.enter_context(contextlib.closing(connect(self.path))) for _ in range(2)
+                )
                 self._prepare()
             undo.pop_all()
 
@@ -128,9 +130,12 @@ class Cache:
         Raises:
             StopRun: the last flush failed. The value is kept all the same.
         """
-        with self._lock, self._explained():
-            self._pending[key] = value, step
-            self._note(step, [key])
+        try:
+            with self._lock:
+                self._pending[key] = value, step
+                self._note(step, [key])
+        except OSError as error:
+            raise self._unusable(error) from error
         if self._failure is not None:  # a write in the background failed: stop paying for what may be lost
             raise self._failure
 
@@ -179,13 +184,9 @@ class Cache:
             self._used[step] = Path(f"{self._uses}.{step}.used").open("ab")  # noqa: SIM115
         self._used[step].write(b"".join(keys))
 
-    def _connect(self) -> sqlite3.Connection:
-        # Our own locking suffices: `check_same_thread` would forbid closing from the thread that opened it.
-        return sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
-
     def _prepare(self) -> None:
         if not any(self._writer.execute("SELECT 1 FROM sqlite_master")):
-            create(self._writer)
+            return create(self._writer)
         if identity_of(self._writer) != (APPLICATION_ID, SCHEMA_VERSION):
             raise StopRun(f"{self.path} is no cache of version {SCHEMA_VERSION}: `autoif cache` says what it is")
         configure(self._writer)
@@ -233,6 +234,14 @@ def fits(key: object, crc: object, value: object) -> bool:
 def checked_mark(folder: Path) -> Path:
     """The file that says in which state `folder`'s cache was last found, or left, in order."""
     return folder / ".completions.checked"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens the file without transactions of its own. Names that a damaged file garbles can still be read."""
+    # Our own locking suffices: `check_same_thread` would forbid closing from the thread that opened it.
+    db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
+    db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    return db
 
 
 def create(db: sqlite3.Connection) -> None:

@@ -25,6 +25,7 @@ from .cache import (
     TABLES,
     checked_mark,
     checksum,
+    connect,
     create,
     fits,
     identity_of,
@@ -93,7 +94,7 @@ class _Repair:
         has_wal = self.wal.is_file() and self.wal.stat().st_size > 0
         if not has_wal and not self.wal_copy.exists():
             if not self.path.exists():
-                with closing(self._connect()) as db:
+                with closing(connect(self.path)) as db:
                     create(db)
                 return None
             with contextlib.suppress(OSError):
@@ -111,7 +112,7 @@ class _Repair:
         if size < _SMALLEST:
             return self._rebuild("was cut off" if size else "was empty")
         try:
-            with closing(self._connect()) as db:
+            with closing(connect(self.path)) as db:
                 wrong, said = self._examine(db)
         except UnicodeDecodeError:  # a name in the schema, or SQLite's own complaint about it
             return self._rebuild("was damaged (its schema)")
@@ -121,11 +122,6 @@ class _Repair:
                 raise
             return self._rebuild(f"was damaged ({error})")
         return self._rebuild(wrong) if wrong else said
-
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        db.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        return db
 
     def _examine(self, db: sqlite3.Connection) -> tuple[str, str | None]:
         """What is wrong with the file, or what was, if it could be mended in place."""
@@ -213,7 +209,7 @@ class _Repair:
     def _copy_version_1(self, db: sqlite3.Connection) -> tuple[int, bool]:
         """Reads from both ends, as far as it goes; returns the number of rows, and whether those are all."""
         made, whole = int(self.path.stat().st_mtime), True
-        with closing(self._connect()) as old, transaction(db):
+        with closing(connect(self.path)) as old, transaction(db):
             old.text_factory = bytes
             for order in ("ASC", "DESC"):
                 try:

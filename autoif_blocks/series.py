@@ -6,7 +6,6 @@ recipe (`--overwrite`) or deletes what was there (`--no-resume`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .accounting import SPENT
 from .outputs import write_json
-from .state import RunState, StepCounts
+from .state import RunState, StepCounts, read_object
 
 if TYPE_CHECKING:
     from .steps import Step
@@ -43,7 +42,7 @@ class Series:
         began: float,
     ) -> Series:  # fmt: skip
         """What the earlier commands of the same results have noted, one that was killed included."""
-        killed = _read(work / _FILE)
+        killed = read_object(work / _FILE) or {}
         if resume and killed.get("identity") == identity:
             series = cls(**killed["before"])
             series._add_killed(work, steps, killed["began"])
@@ -93,11 +92,3 @@ class Series:
 
 def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> Spent:
     return {name: round(one.get(name, 0) + other.get(name, 0), 6) for name in SPENT}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

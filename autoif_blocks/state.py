@@ -119,8 +119,13 @@ class RunState:
     @staticmethod
     def earlier(output_dir: Path) -> dict[str, Any] | None:
         """The `run.json` of a directory, if it holds one."""
-        try:
-            found = json.loads((output_dir / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return read_object(output_dir / "run.json")
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file, or something else in it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import FILE_NAME, configure, transaction
+from .cache import FILE_NAME, configure, connect, transaction
 from .errors import StopRun
 from .salvage import mark, repair
 
@@ -188,8 +188,7 @@ def _keys(path: Path) -> Iterator[tuple[bytes]]:
 def _opened(folder: Path, changing: bool = False) -> Iterator[sqlite3.Connection]:
     path = folder / FILE_NAME
     try:
-        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as db:
-            db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        with closing(connect(path)) as db:
             configure(db)
             yield db
     except (sqlite3.Error, OSError) as error:
