@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _POLL = 0.1  # seconds after which a waiting thread looks whether its chain was told to stop
+_GATHER = 0.01  # seconds for which what has ended waits for more: to wake a thread takes longer than what it then does
 
 
 class Feeder(threading.Thread):
@@ -57,7 +58,7 @@ def stream(
     is in flight is cancelled, and the upstream is closed by the thread that ran it. When the run is stopping, items on
     which no work has begun, or whose work ends unfinished, do not come out.
     """
-    work_of = _InFlight(work, context.loop)
+    work_of = _InFlight(work, context.loop, gather=window // 16)
     upstream = iter(items)
     freed: SimpleQueue[int] = SimpleQueue()  # slots, on their way from the consumer to the feeder
 
@@ -87,6 +88,7 @@ def stream(
     feeder = Feeder(feed)
     context.feeders.append(feeder)  # an error elsewhere in the chain may leave this generator suspended
     feeder.start()
+    arrived: deque[tuple[int, Item, asyncio.Task[Result]]] = deque()
     finished: dict[int, tuple[Item, Result] | None] = {}
     received, expected, next_number, taken = 0, -1, 0, 0
     try:
@@ -95,19 +97,22 @@ def stream(
             if context.overdue:
                 work_of.cancel()
             # To wake the feeder costs more than a slot: it is told of several, or of what there is before a wait.
-            if taken > window // 16 or (taken and work_of.done.empty()):
+            if taken > window // 16 or (taken and not arrived and work_of.done.empty()):
                 freed.put(taken)
                 taken = 0
-            try:
-                message = work_of.done.get(timeout=_POLL)
-            except Empty:
+            if not arrived:
+                try:
+                    message = work_of.done.get(timeout=_POLL)
+                except Empty:
+                    continue
+                if isinstance(message, BaseException):
+                    raise message
+                if isinstance(message, int):
+                    expected = message
+                else:
+                    arrived.extend(message)
                 continue
-            if isinstance(message, BaseException):
-                raise message
-            if isinstance(message, int):
-                expected = message
-                continue
-            number, item, task = message
+            number, item, task = arrived.popleft()
             received += 1
             outcome: tuple[Item, Result] | None = None
             try:
@@ -116,12 +121,7 @@ def stream(
                 if not context.stopping:
                     raise AutoIFError("the work on a record was cancelled, and not by the run") from None
                 context.cut_short()
-            if not ordered:
-                if outcome is not None:
-                    yield outcome
-                taken += 1
-                continue
-            finished[number] = outcome
+            finished[number if ordered else next_number] = outcome
             while next_number in finished:
                 if (ready := finished.pop(next_number)) is not None:
                     yield ready
@@ -138,15 +138,18 @@ class _InFlight(Generic[Item, Result]):
     """What one `stream` has on the event loop. Threads speak to the loop only when it does not know yet that there is
     something to do: to wake it takes longer than most of what it does."""
 
-    def __init__(self, work: Callable[[Item], Awaitable[Result]], loop: asyncio.AbstractEventLoop) -> None:
-        self.done: SimpleQueue[tuple[int, Item, asyncio.Task[Result]] | BaseException | int] = SimpleQueue()
+    def __init__(self, work: Callable[[Item], Awaitable[Result]], loop: asyncio.AbstractEventLoop, gather: int) -> None:
+        self.done: SimpleQueue[list[tuple[int, Item, asyncio.Task[Result]]] | BaseException | int] = SimpleQueue()
         """(number, item, its task) as they end; the number of all items, or an error, from the feeder"""
         self._work = work
         self._loop = loop
+        self._gather = gather
         self._new: deque[tuple[int, Item]] = deque()
         self._told = False
         self._closed = False
-        self._tasks: set[asyncio.Task[Result]] = set()  # the loop's own
+        self._tasks: set[asyncio.Task[Result]] = set()  # the loop's own, as is what follows
+        self._ended: list[tuple[int, Item, asyncio.Task[Result]]] = []
+        self._later: asyncio.TimerHandle | None = None
 
     def begin(self, number: int, item: Item) -> None:
         """Called by the feeder."""
@@ -162,13 +165,24 @@ class _InFlight(Generic[Item, Result]):
             if not self._closed:
                 task = self._loop.create_task(_await(self._work, item))
                 self._tasks.add(task)
-                task.add_done_callback(partial(self._ended, number, item))
+                task.add_done_callback(partial(self._end, number, item))
 
-    def _ended(self, number: int, item: Item, task: asyncio.Task[Result]) -> None:
+    def _end(self, number: int, item: Item, task: asyncio.Task[Result]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # now asked for, should nobody take the result
-        self.done.put((number, item, task))
+        self._ended.append((number, item, task))
+        if len(self._ended) >= self._gather:
+            self._hand_over()
+        elif self._later is None:
+            self._later = self._loop.call_later(_GATHER, self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        ended, self._ended = self._ended, []
+        self.done.put(ended)
 
     def cancel(self) -> None:
         """Cancels what has begun, from any thread."""

@@ -14,7 +14,7 @@ ORDER = """
     errors records parsing accounting stopping budget
     cache carving salvage upkeep prompts answers models limits endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
-    sandbox.child sandbox.zygote sandbox.pool sandbox.doctor sandbox
+    sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.judges blocks.filters blocks.writers blocks.foreign blocks

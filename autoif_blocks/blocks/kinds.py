@@ -134,8 +134,7 @@ class Executor(AsyncBlock):
 
     async def handle_async(self, record: Record) -> Iterable[Record]:
         sandbox = await self.live.sandbox()
-        runs = [await sandbox.execute(code, inputs) for code, inputs in self.jobs(record)]
-        return self.judge(record, runs)
+        return self.judge(record, await sandbox.execute_all(self.jobs(record)))
 
 
 class Scorer(Block):

@@ -8,7 +8,7 @@ import sys
 
 from autoif_blocks.sandbox.layers import Layer
 from autoif_blocks.sandbox.policy import SandboxConfig
-from autoif_blocks.sandbox.pool import ENVIRONMENT, command
+from autoif_blocks.sandbox.worker import ENVIRONMENT, command
 
 
 def doctor(config: SandboxConfig | None = None) -> list[Layer]:

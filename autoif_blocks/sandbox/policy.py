@@ -117,9 +117,12 @@ WALL_FACTOR = 4.0
 STARVED_RETRIES = 5  # fresh children for a call that got no processor on a busy machine
 MIN_LOAD_TIMEOUT = 1.0  # loading a function may import modules that nobody preloaded
 
-# One message of the parent to a worker: number of the job, how many inputs (0: forget that job). A file descriptor
-# comes with it. The answer is the number alone: what happened stands in the file.
+# One message of the parent to a worker, for each of at most `MOST_JOBS` jobs: its number, how many inputs (0: forget
+# that job). With each comes a file descriptor. The answer is ANSWER and the numbers of jobs that are done: what
+# happened stands in the files. Whatever else a worker says are its last words.
 JOB = struct.Struct("<QI")
+MOST_JOBS = 16
+ANSWER = b"\0"
 DONE = struct.Struct("<Q")
 
 # The file: one byte that says how far the child came, one byte for each input, then the code and the inputs.

@@ -3,173 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from autoif_blocks.errors import SandboxUnavailable
-from autoif_blocks.sandbox.policy import (
-    DONE,
-    JOB,
-    STARVED_RETRIES,
-    WALL_FACTOR,
-    Outcome,
-    SandboxConfig,
-    imports_any,
-    pack,
-)
+from autoif_blocks.sandbox.policy import MOST_JOBS, STARVED_RETRIES, WALL_FACTOR, Outcome, SandboxConfig, imports_any
+from autoif_blocks.sandbox.worker import START_SECONDS, Group, Job, Worker
 
 log = logging.getLogger(__name__)
 
 DEPTH = 32  # jobs in one worker at a time: enough to run in batches
-START_SECONDS = 60.0
-MESSAGE_BYTES = 1 << 16
-
-# The package by its path and without its `__init__`, which would import datatrove into every worker.
-_BOOT = """
-import sys, types
-for name, path in zip(("autoif_blocks", "autoif_blocks.sandbox"), sys.argv[1:3]):
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__path__ = [path]
-from autoif_blocks.sandbox import zygote
-zygote.main(sys.argv[3])
-"""
-
-# LD_BIND_NOW: what the dynamic linker puts off, every child would do again.
-# Numeric libraries start a thread for each core otherwise, and a process with threads cannot fork.
-ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
-    "PYTHONUTF8": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "LD_BIND_NOW": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
-
-
-def command(settings: dict[str, object]) -> list[str]:
-    """A fresh interpreter. Not -I: it ignores PYTHONHASHSEED, and a set must have the same order in every run."""
-    here = Path(__file__).resolve().parent
-    return [sys.executable, "-s", "-P", "-c", _BOOT, str(here.parent), str(here), json.dumps(settings)]
-
-
-_OUTCOMES = {int(outcome): outcome for outcome in Outcome}
-
-
-class Job:
-    """One function and its inputs on their way through a worker."""
-
-    def __init__(self, number: int, code: str, inputs: Sequence[str]) -> None:
-        self.number = number
-        self.count = len(inputs)
-        self.retried = False
-        self.data = pack(code, inputs)
-        self.fd = -1
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def open(self) -> None:
-        """A fresh file, which a lost worker has never written to."""
-        self.close()
-        self.fd = os.memfd_create("job", os.MFD_CLOEXEC)
-        os.pwrite(self.fd, self.data, 0)
-
-    def fill(self, outcome: Outcome) -> None:
-        """Write down what became of the inputs without a result."""
-        data = os.pread(self.fd, self.count, 1)
-        os.pwrite(self.fd, data.replace(b"\0", bytes([outcome])), 1)
-
-    def outcomes(self) -> list[Outcome]:
-        """What the file says, if it says something that makes sense."""
-        data = os.pread(self.fd, self.count, 1)
-        return [_OUTCOMES.get(code, Outcome.CRASH) for code in data.ljust(self.count, b"\0")]
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-class Worker:
-    """A zygote as seen from outside."""
-
-    def __init__(self, config: SandboxConfig, modules: Sequence[str]) -> None:
-        self.heavy = bool(modules)
-        self.jobs: dict[int, Job] = {}
-        self.watchdog: asyncio.TimerHandle | None = None
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            settings = {
-                "fd": theirs.fileno(),
-                "call_timeout": config.call_timeout,
-                "function_timeout": config.function_timeout,
-                "memory_mb": config.memory_mb,
-                "isolation": config.isolation,
-                "modules": list(modules),
-            }
-            self.socket.setblocking(False)
-            self.process = subprocess.Popen(
-                command(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                cwd="/",
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-
-    async def ready(self) -> None:
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                message = await asyncio.get_running_loop().sock_recv(self.socket, MESSAGE_BYTES)
-        except TimeoutError:
-            message = f"no sign of life within {START_SECONDS:.0f} s".encode()
-        except OSError as error:
-            message = str(error).encode()
-        if message != b"ready":
-            said = message.decode(errors="replace") or f"it ended with code {self.process.wait()}"
-            raise SandboxUnavailable(f"a sandbox worker could not start: {said}")
-
-    def send(self, job: Job) -> None:
-        job.open()
-        try:
-            socket.send_fds(self.socket, [JOB.pack(job.number, job.count)], [job.fd])
-        except ConnectionError:
-            pass  # it just died: whoever reads from it will find out, and the job in it
-        except BaseException:
-            job.close()
-            raise
-        self.jobs[job.number] = job
-
-    def forget(self, job: Job) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.send(JOB.pack(job.number, 0))
-
-    def watch(self, seconds: float) -> None:
-        """It keeps the time of its children; if it should ever not, this does, more coarsely: no answer, no worker."""
-        if self.watchdog is not None:
-            self.watchdog.cancel()
-        self.watchdog = asyncio.get_running_loop().call_later(seconds, self.process.kill) if self.jobs else None
-
-    def close(self) -> None:
-        """Kill the worker and all in its session. Idempotent."""
-        if self.watchdog is not None:
-            self.watchdog.cancel()
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self.socket.close()
 
 
 class Sandbox:
@@ -183,7 +29,9 @@ class Sandbox:
         self._heavy_modules = self.config.heavy_modules()
         self._workers: dict[bool, list[Worker]] = {}
         self._starting = asyncio.Lock()
-        self._slots = asyncio.Semaphore(self.config.worker_count() * DEPTH)
+        self._size = self.config.worker_count()
+        self._slots = asyncio.Semaphore(self._size * DEPTH)
+        self._turn = asyncio.Lock()
         self._retries: dict[asyncio.Task[None], Job] = {}
         self._numbers = 0
         longest = WALL_FACTOR * (self.config.function_timeout + self.config.call_timeout)
@@ -221,8 +69,7 @@ class Sandbox:
             self._stop(worker)
         for job in jobs:
             job.close()
-            if not job.done.done():
-                job.done.set_exception(SandboxUnavailable("the sandbox was closed while functions ran"))
+            job.group.fail(SandboxUnavailable("the sandbox was closed while functions ran"))
         self._workers.clear()
 
     def _stop(self, worker: Worker) -> None:
@@ -231,50 +78,80 @@ class Sandbox:
         worker.close()
 
     async def execute(self, code: str, inputs: Sequence[str]) -> list[Outcome]:
-        """Call `evaluate(input)` as the code defines it, on every input, in one fresh process: one outcome for each.
+        """Call `evaluate(input)` as the code defines it, on every input: one outcome for each.
 
         Waits for its turn when all workers are busy. Never raises for what the code does.
         """
-        if not inputs:
-            return []
-        heavy = bool(self._heavy_modules) and imports_any(code, self._heavy_modules)
-        await self._slots.acquire()
-        # From here on the slot belongs to the job, not to the caller: who is cancelled leaves a child behind that
+        return (await self.execute_all([(code, inputs)]))[0]
+
+    async def execute_all(self, functions: Sequence[tuple[str, Sequence[str]]]) -> list[list[Outcome]]:
+        """The same for several functions, each with its inputs. That they are asked for together takes less time, and
+        changes nothing for any of them."""
+        found: list[list[Outcome]] = [[] for _ in functions]
+        kinds: dict[bool, list[int]] = {}
+        for place, (code, inputs) in enumerate(functions):
+            if inputs:
+                heavy = bool(self._heavy_modules) and imports_any(code, self._heavy_modules)
+                kinds.setdefault(heavy, []).append(place)
+        for heavy, places in kinds.items():
+            for start in range(0, len(places), MOST_JOBS):
+                some = places[start : start + MOST_JOBS]
+                for place, outcomes in zip(some, await self._run([functions[i] for i in some], heavy), strict=True):
+                    found[place] = outcomes
+        return found
+
+    async def _run(self, functions: Sequence[tuple[str, Sequence[str]]], heavy: bool) -> list[list[Outcome]]:
+        await self._enter(len(functions))
+        # From here on the slots belong to the jobs, not to the caller: who is cancelled leaves a child behind that
         # still has to be killed and reaped.
         try:
-            self._numbers += 1
-            job = Job(self._numbers, code, inputs)
-            await self._send(job, heavy)
+            group = Group(len(functions))
+            first, self._numbers = self._numbers + 1, self._numbers + len(functions)
+            jobs = [Job(first + i, code, inputs, group) for i, (code, inputs) in enumerate(functions)]
+            await self._send(jobs, heavy)
         except BaseException:
-            self._slots.release()
+            self._leave(len(functions))
             raise
         try:
-            await job.done
+            await group.done
+            return [job.outcomes() for job in jobs]
         except asyncio.CancelledError:
             for worker in self._workers.get(heavy, ()):
-                if job.number in worker.jobs:
-                    worker.forget(job)
+                for job in jobs:
+                    if job.number in worker.jobs:
+                        worker.forget(job)
             raise
-        except SandboxUnavailable:
-            job.close()
-            raise
-        try:
-            return job.outcomes()
         finally:
-            job.close()
+            for job in jobs:
+                if job.ended or not group.done.cancelled():
+                    job.close()
 
-    async def _send(self, job: Job, heavy: bool) -> None:
+    async def _enter(self, count: int) -> None:
+        """Takes so many slots. One caller at a time takes them, or each might hold some that another waits for."""
+        async with self._turn:
+            for taken in range(count):
+                try:
+                    await self._slots.acquire()
+                except BaseException:
+                    self._leave(taken)
+                    raise
+
+    def _leave(self, count: int) -> None:
+        for _ in range(count):
+            self._slots.release()
+
+    async def _send(self, jobs: Sequence[Job], heavy: bool) -> None:
         worker = min(await self._team(heavy), key=lambda worker: len(worker.jobs))
-        worker.send(job)
+        worker.send(jobs)
         if worker.watchdog is None:
             worker.watch(self._patience)
 
     async def _team(self, heavy: bool) -> list[Worker]:
         """The workers of one kind: started when first needed, and again where one has died."""
         team = self._workers.setdefault(heavy, [])
-        if len(team) < self.config.worker_count():
+        if len(team) < self._size:
             async with self._starting:
-                missing = self.config.worker_count() - len(team)
+                missing = self._size - len(team)
                 if missing > 0 and self._open:
                     team += await self._start(missing, heavy)
         if not self._open:
@@ -298,18 +175,11 @@ class Sandbox:
 
     def _read(self, worker: Worker) -> None:
         """Answers have come, or the worker is gone."""
-        while True:
-            try:
-                message = worker.socket.recv(MESSAGE_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                message = b""
-            if len(message) != DONE.size:
-                return self._lost(worker, message.decode(errors="replace"))
-            job = worker.jobs.pop(DONE.unpack(message)[0], None)
+        while (found := worker.receive()) is not None:
+            if isinstance(found, str):
+                return self._lost(worker, found)
             worker.watch(self._patience)
-            if job is not None:
+            for job in found:
                 self._finish(job)
 
     def _lost(self, worker: Worker, said: str) -> None:
@@ -322,7 +192,9 @@ class Sandbox:
             said or f"exit code {worker.process.returncode}",
         )
         for job in worker.jobs.values():
-            if job.retried or job.done.done():
+            if job.group.done.done():
+                self._finish(job)  # nobody waits for it any more
+            elif job.retried:
                 job.fill(Outcome.CRASH)
                 self._finish(job)
             else:
@@ -334,16 +206,16 @@ class Sandbox:
 
     async def _again(self, job: Job, heavy: bool) -> None:
         try:
-            if not job.done.done():
-                return await self._send(job, heavy)
+            if not job.group.done.done():
+                return await self._send([job], heavy)
         except (OSError, SandboxUnavailable) as error:
-            if not job.done.done():
-                job.done.set_exception(error)
+            job.group.fail(error)
         self._finish(job)
 
     def _finish(self, job: Job) -> None:
         self._slots.release()
-        if job.done.done():
+        job.ended = True
+        if job.group.done.done():
             job.close()  # its caller is gone
         else:
-            job.done.set_result(None)
+            job.group.one_ended()

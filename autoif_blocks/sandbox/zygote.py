@@ -33,10 +33,12 @@ from autoif_blocks.sandbox import layers
 from autoif_blocks.sandbox.jobs import Child, Job
 from autoif_blocks.sandbox.kernel import Gate
 from autoif_blocks.sandbox.policy import (
+    ANSWER,
     DONE,
     JOB,
     LIGHT,
     MIN_LOAD_TIMEOUT,
+    MOST_JOBS,
     PHASE_NEW,
     STARVED_RETRIES,
     WAIT_FACTOR,
@@ -48,6 +50,7 @@ CHILDREN = Path("/proc/thread-self/children")
 CHILDREN_AT_ONCE = 2  # a function that hangs does not hold up its worker
 BATCH = 16  # functions in one child, if they are dull
 INT = struct.Struct("i")
+_FDS = socket.CMSG_LEN(MOST_JOBS * INT.size)
 TICKS = 4  # looks at a child's progress in one call_timeout: a timeout comes at most a quarter late
 
 
@@ -70,6 +73,7 @@ class Zygote:
         self.load_timeout = max(settings.call_timeout, MIN_LOAD_TIMEOUT)
         self.socket = channel
         self.waiting: deque[Job] = deque()
+        self.done: list[bytes] = []  # not told yet
         self.children: dict[int, Child] = {}  # by pidfd
         self.poll = select.poll()
         self.poll.register(self.socket, select.POLLIN)
@@ -85,6 +89,7 @@ class Zygote:
                 elif not self.accept():
                     return
             self.watch()
+            self.answer()
             while self.waiting and len(self.children) < CHILDREN_AT_ONCE:
                 self.fork()
 
@@ -93,16 +98,17 @@ class Zygote:
         while True:
             try:
                 # Not `recv_fds`, which loses its flags before Python 3.13.
-                message, extra, _, _ = self.socket.recvmsg(JOB.size, socket.CMSG_LEN(INT.size), socket.MSG_DONTWAIT)
+                message, extra, _, _ = self.socket.recvmsg(MOST_JOBS * JOB.size, _FDS, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return True
             if not message:
                 return False  # the parent is gone or has closed: so do we, and our children with us
-            number, count = JOB.unpack(message)
-            if count:
-                self.waiting.append(Job(number, INT.unpack(extra[0][2])[0], count))
-            else:
-                self.forget(number)
+            fds = (fd for _, _, data in extra for (fd,) in INT.iter_unpack(data))
+            for number, count in JOB.iter_unpack(message):
+                if count:
+                    self.waiting.append(Job(number, next(fds), count))
+                else:
+                    self.forget(number)
 
     def forget(self, number: int) -> None:
         for job in list(self.waiting):
@@ -172,7 +178,13 @@ class Zygote:
 
     def close(self, job: Job) -> None:
         os.close(job.fd)
-        self.socket.send(DONE.pack(job.number))
+        self.done.append(DONE.pack(job.number))
+
+    def answer(self) -> None:
+        """Tell of all that is done: to wake the parent takes longer than to tell it."""
+        if self.done:
+            self.socket.send(ANSWER + b"".join(self.done))
+            self.done.clear()
 
     def reap(self, child: Child) -> None:
         _, status, usage = os.wait4(child.pid, 0)
