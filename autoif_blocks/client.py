@@ -121,6 +121,10 @@ class Client:
             most = 1  # what the server left out is asked for singly, side by side
         return [completion for completion in found if completion is not None]
 
+    def stop(self) -> None:
+        """Nothing new will be sent: who sleeps before another attempt, or for a rate limit, ends as Unfinished."""
+        self._servers.stop()
+
     async def close(self) -> None:
         await self._servers.close()
 
@@ -285,7 +289,7 @@ class Client:
         """Waits, and gives the number of attempts that count from now on."""
         pause = self._pause(failure, attempt)
         if failure.after:
-            await asyncio.sleep(pause)
+            await self._servers.sleep(pause)
         elif await self._servers.pause(pause):
             return 1  # that nobody listened was no fault of the request
         return attempt

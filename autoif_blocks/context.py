@@ -186,6 +186,7 @@ class _Opened:
         self.loop = event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="autoif-loop", daemon=True)
         self._thread.start()
+        self._told = False
         self._closing = threading.Event()
         self._reporter = threading.Thread(target=self._report, name="autoif-status", daemon=True)
         self._reporter.start()
@@ -240,12 +241,18 @@ class _Opened:
         await self.loop.shutdown_asyncgens()
         await self.loop.shutdown_default_executor()
 
+    def _stop_clients(self) -> None:
+        for client in self.clients.values():
+            client.stop()
+
     def _report(self) -> None:
         interval = max(0.05, min(STATUS_INTERVAL, self.cache.flush_interval)) if self.cache else STATUS_INTERVAL
         due = 0.0
         while not self._closing.wait(min(LOOK, interval)):
-            self.flag.look()
             self.purse.look()
+            if self.flag.look() is not None and not self._told:
+                self._told = True
+                self.loop.call_soon_threadsafe(self._stop_clients)
             # The cache first, so that what the counts show as done is kept.
             if self.cache is not None and self.cache.due:
                 with contextlib.suppress(StopRun):  # the cache remembers, and tells whoever next brings a completion

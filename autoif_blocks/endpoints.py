@@ -22,7 +22,7 @@ import aiohttp
 
 from .answers import Answer, NoModel, read_answer, said, seconds_to_wait
 from .errors import DropRecord, ModelUnavailable, Retry
-from .limits import AdaptiveLimit, RateLimit, TimeLimit
+from .limits import AdaptiveLimit, RateLimit, Sleep, TimeLimit
 from .models import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -116,9 +116,13 @@ class Endpoints:
         self._timer: asyncio.TimerHandle | None = None
         self._back = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
-        self._requests = RateLimit(config.rpm) if config.rpm else None
-        self._tokens = RateLimit(config.tpm) if config.tpm else None
-        self._time = TimeLimit(config.timeout)
+        self.sleep = Sleep()
+        self._requests = RateLimit(config.rpm, self.sleep) if config.rpm else None
+        self._tokens = RateLimit(config.tpm, self.sleep) if config.tpm else None
+        first, between = config.first_byte_timeout, config.read_timeout
+        self._whole = TimeLimit(config.timeout, "no answer")
+        self._first_byte = TimeLimit(first, "not a byte") if first else None
+        self._next_bytes = TimeLimit(between, "not a byte more") if between else None
 
     @property
     def name(self) -> str:
@@ -127,7 +131,9 @@ class Endpoints:
     async def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._time.close()
+        for limit in (self._whole, self._first_byte, self._next_bytes):
+            if limit is not None:
+                limit.close()
         if self._session is not None:
             await self._session.close()
 
@@ -141,10 +147,12 @@ class Endpoints:
 
         Pauses grow while nobody listens. Who comes back shall not wait for them: its slots keep it from being overrun.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                return await self._back.wait()
-        return False
+        return await self.sleep.until(self._back, seconds)
+
+    def stop(self) -> None:
+        """Nothing new will be sent: who sleeps before another attempt need not wait any longer."""
+        self.sleep.end()
+        self._back.set()
 
     async def take(self, priority: int, avoid: Endpoint | None = None) -> Endpoint:
         """Waits for a slot at a server, at another than `avoid` if there is one; the lowest priority is served first.
@@ -263,9 +271,7 @@ class Endpoints:
 
     def _connect(self) -> aiohttp.ClientSession:
         config = self.config
-        limits = aiohttp.ClientTimeout(
-            total=None, connect=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout
-        )
+        limits = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=config.connect_timeout, sock_read=None)
         return aiohttp.ClientSession(
             timeout=limits, connector=aiohttp.TCPConnector(limit=0), headers=self.headers(),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -276,18 +282,17 @@ class Endpoints:
         address = f"{endpoint.url}/chat/completions"
         try:
             # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
-            with self._time:
-                response = await self._session.post(address, data=payload, allow_redirects=False)
-                raw = await response.read()  # to its end, or the connection is closed
+            with self._whole:
+                with self._first_byte or contextlib.nullcontext():
+                    response = await self._session.post(address, data=payload, allow_redirects=False)
+                raw = await self._body(response)
             if response.status != 200:
                 raise self._failure(endpoint, response.status, response.headers, raw, proven)
             return raw
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable.of(error) from error
-        except aiohttp.SocketTimeoutError as error:
-            raise Slow(f"not a byte within {self.config.read_timeout:g} s") from error
         except TimeoutError as error:
-            raise Slow(f"no answer within {self.config.timeout:g} s") from error
+            raise Slow(str(error)) from error
         except aiohttp.InvalidURL as error:
             raise ModelUnavailable(
                 f"{self.config.model} at {endpoint.url}: that is no address: check base_url"
@@ -298,6 +303,22 @@ class Endpoints:
             raise failure from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retry(f"connection lost ({type(error).__name__})") from error
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        """All of it, to its end: else the connection would be closed."""
+        if self._next_bytes is None:
+            return await response.read()
+        pieces: list[bytes] = []
+        try:
+            while True:
+                with self._next_bytes:
+                    piece = await response.content.readany()
+                if not piece:
+                    return b"".join(pieces)
+                pieces.append(piece)
+        except BaseException:
+            response.close()
+            raise
 
     def headers(self) -> dict[str, str]:
         """Raises ModelUnavailable if the key cannot stand in one."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PLACE_AND_PACE = {"output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name", "target"}
 _MODEL_PACE = {
     "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
-    "price", "adaptive", "rpm", "tpm", "read_timeout", "connect_timeout", "hedge",
+    "price", "adaptive", "rpm", "tpm", "first_byte_timeout", "read_timeout", "connect_timeout", "hedge",
 }  # fmt: skip
 _SANDBOX_PACE = {"workers", "preload", "isolation"}
 

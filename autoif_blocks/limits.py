@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import Any
+
+from .errors import Unfinished
 
 PROBE = 16  # requests in flight at a server that has never answered
 TOLERATED = 0.2  # the share of refusals that is no sign of too much: a few 429 or 500 happen to everybody
 WINDOW = 20  # the fewest outcomes to judge by
 _STEP = 0.05  # of the ceiling, added after a window without trouble
 PERIOD = 60.0
+
+
+class Sleep:
+    """Pauses that end when nothing new shall be sent: who sleeps then, or would later, ends as Unfinished."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        await self.until(self._over, seconds)
+
+    async def until(self, event: asyncio.Event, seconds: float) -> bool:
+        """Sleeps so long, or until the event; tells whether it has come."""
+        if self._over.is_set():
+            raise Unfinished
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        if self._over.is_set():
+            raise Unfinished
+        return event.is_set()
+
+    def end(self) -> None:
+        self._over.set()
 
 
 class AdaptiveLimit:
@@ -59,8 +86,9 @@ class TimeLimit:
     All are given the same time, so they fall due in the order in which they began, and one timer does for them all.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, what: str = "no end") -> None:
         self._seconds = seconds
+        self._what = what
         self._due: dict[asyncio.Task[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -75,7 +103,7 @@ class TimeLimit:
         task = asyncio.current_task()
         assert task is not None
         if self._due.pop(task, None) is None and task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise TimeoutError
+            raise TimeoutError(f"{self._what} within {self._seconds:g} s")
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -95,8 +123,9 @@ class TimeLimit:
 class RateLimit:
     """At most so much in any 60 seconds: requests, or tokens. Who waits is served in order."""
 
-    def __init__(self, most: int, period: float | None = None) -> None:
+    def __init__(self, most: int, sleep: Sleep, period: float | None = None) -> None:
         self._most = most
+        self._sleep = sleep
         self._period = PERIOD if period is None else period
         self._taken: deque[list[float]] = deque()  # [when, how much]
         self._sum = 0.0
@@ -105,7 +134,8 @@ class RateLimit:
     async def take(self, amount: float = 1.0) -> list[float]:
         """Waits until there is room; more than the limit itself has room when nothing else was taken."""
         async with self._turn:
-            await asyncio.sleep(self._wait(min(amount, self._most)))
+            if (wait := self._wait(min(amount, self._most))) > 0:
+                await self._sleep(wait)
             entry = [time.monotonic(), amount]
             self._taken.append(entry)
             self._sum += amount

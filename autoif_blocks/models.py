@@ -40,9 +40,12 @@ class ModelConfig:
     """whether requests carry a `seed`: distinct for each sample, so that samples of one prompt differ"""
     timeout: float = 600.0
     """seconds one request may take in total"""
+    first_byte_timeout: float | None = None
+    """seconds until an answer begins, after which a request is asked again; None: only `timeout` counts. Most servers
+    send nothing before an answer is complete, so it must be longer than the longest answer takes"""
     read_timeout: float | None = None
-    """seconds without a byte, the first included, after which a request is asked again; None: only `timeout` counts.
-    Most servers send nothing before an answer is complete, so it must be longer than the longest answer takes"""
+    """seconds without a byte in the middle of an answer, after which a request is asked again; None: only `timeout`
+    counts"""
     connect_timeout: float = 10.0
     """seconds until a connection stands"""
     hedge: float | None = None
@@ -68,7 +71,8 @@ class ModelConfig:
             raise ValueError(
                 "api_key must name an environment variable, like ${OPENAI_API_KEY}: a key in a recipe leaks"
             )
-        for name in ("max_concurrency", "timeout", "connect_timeout", "max_retry_wait", "read_timeout", "rpm", "tpm"):
+        above_0 = ("max_concurrency", "timeout", "connect_timeout", "first_byte_timeout", "read_timeout")
+        for name in (*above_0, "max_retry_wait", "rpm", "tpm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, got {value}")

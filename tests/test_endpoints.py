@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from conftest import Bench, FakeModel
-from test_client import QUICK, Body, Server, _hang, prompt, says, talk, texts
+from test_client import QUICK, Body, Server, _hang, _hang_in_the_middle, _respond, prompt, says, talk, texts
 
 from autoif_blocks.accounting import Meter
 from autoif_blocks.answers import read_answer
 from autoif_blocks.client import Client
-from autoif_blocks.errors import DropRecord, ModelUnavailable
-from autoif_blocks.limits import PROBE, AdaptiveLimit, RateLimit, TimeLimit
+from autoif_blocks.errors import DropRecord, ModelUnavailable, Unfinished
+from autoif_blocks.limits import PROBE, AdaptiveLimit, RateLimit, Sleep, TimeLimit
 from autoif_blocks.models import ModelConfig
 
 
@@ -260,7 +261,7 @@ async def _times(limit: RateLimit, amounts: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("amounts", [[1.0] * 25, [5.0, 1.0, 9.0, 3.0, 2.0, 10.0, 1.0, 4.0], [30.0, 1.0, 30.0]])
 def test_no_window_holds_more_than_the_limit(amounts: list[float]) -> None:
-    times = asyncio.run(_times(RateLimit(10, period=0.2), amounts))
+    times = asyncio.run(_times(RateLimit(10, Sleep(), period=0.2), amounts))
     for index, start in enumerate(times):
         window = [a for t, a in zip(times[index:], amounts[index:], strict=True) if t < start + 0.199]
         assert sum(window) <= 10 or len(window) == 1
@@ -269,7 +270,7 @@ def test_no_window_holds_more_than_the_limit(amounts: list[float]) -> None:
 
 def test_a_correction_makes_room_or_takes_it() -> None:
     async def main() -> float:
-        limit = RateLimit(10, period=0.3)
+        limit = RateLimit(10, Sleep(), period=0.3)
         entry = await limit.take(10)
         limit.correct(entry, 1)
         began = time.monotonic()
@@ -328,13 +329,63 @@ def test_no_request_is_asked_twice_unless_told() -> None:
     assert (meter.hedges, meter.requests) == (0, 40)
 
 
-def test_silence_is_noticed_before_the_whole_time_is_over() -> None:
-    def script(body: Body, number: int) -> Any:
-        return _hang if number == 0 else echo(body, number)
+async def _slowly(request: web.Request) -> web.StreamResponse:
+    """An answer that begins late, and comes in pieces."""
+    await asyncio.sleep(0.4)
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for piece in (b'{"choices": [{"message"', b': {"content": ', b'"slow"}}]}'):
+        await response.write(piece)
+        await asyncio.sleep(0.2)
+    return response
 
-    began = time.monotonic()
-    assert answered(ask([Server(script)], 3, read_timeout=0.2, timeout=30)) == ["0", "1", "2"]
+
+@pytest.mark.parametrize(
+    ("trouble", "limits", "retried"),
+    [
+        (_hang, {"first_byte_timeout": 0.2}, 1),
+        (_hang_in_the_middle, {"read_timeout": 0.2}, 1),
+        (_hang_in_the_middle, {"first_byte_timeout": 0.5, "read_timeout": 0.2}, 1),
+        (_slowly, {"first_byte_timeout": 0.2}, 1),
+        (_slowly, {"read_timeout": 0.1}, 1),
+        (_slowly, {"first_byte_timeout": 0.6, "read_timeout": 0.35}, 0),  # each counts for itself
+        (_slowly, {"timeout": 0.6}, 1),
+    ],
+)
+def test_silence_is_noticed_before_the_whole_time_is_over(trouble: Any, limits: Body, retried: int) -> None:
+    def script(body: Body, number: int) -> Any:
+        return trouble if number == 0 else echo(body, number)
+
+    began, meter = time.monotonic(), Meter()
+    told = answered(ask([Server(script)], 1, meter, **{"timeout": 30, **limits}))
+    assert (told, meter.retries) == (["0"] if retried else ["slow"], retried)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("trouble", "options"),
+    [
+        (lambda r: _respond(web.Response(status=429, headers={"Retry-After": "60"})), {}),
+        (500, {"max_retry_wait": 60.0}),
+        (None, {"rpm": 1}),
+        (None, {"tpm": 1}),
+    ],
+)
+def test_who_sleeps_is_woken_when_nothing_more_shall_be_sent(trouble: Any, options: Body) -> None:
+    """The first request is answered; the second waits: for another attempt, or for its turn."""
+
+    async def use(client: Client, server: Server) -> list[Any]:
+        await client.complete(prompt("first"))
+        second = [asyncio.ensure_future(client.complete(prompt(i))) for i in range(3)]
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        client.stop()
+        outcomes = await asyncio.gather(*second, return_exceptions=True)
+        assert time.monotonic() - began < 1
+        return outcomes
+
+    script = lambda body, number: echo(body, number) if number == 0 or trouble is None else trouble  # noqa: E731
+    assert [type(outcome) for outcome in talk(script, use, **{"connect_patience": 60, **options})] == [Unfinished] * 3
 
 
 # Formats

@@ -199,6 +199,18 @@ def test_other_budgets_stop_a_run_too(bench: Bench, model: FakeModel, budget: st
     assert len(rows(bench.out / "r.jsonl")) == len(model.prompts)
 
 
+def test_a_stopping_run_wakes_requests_that_sleep(bench: Bench, model: FakeModel) -> None:
+    """Those that have failed would be asked again after minutes; nobody need wait for that."""
+    model.answer = lambda prompt: "ok" if prompt == "say 1" else 500
+    path = bench.recipe(RESPOND, NUMBERS, "budget: {minutes: 0.02}")
+    path.write_text(path.read_text().replace("max_retry_wait: 0.05", "max_retry_wait: 600, max_retries: 100"))
+    began = time.monotonic()
+    with pytest.raises(BudgetSpent, match="minutes"):
+        Recipe.load(path).run()
+    assert time.monotonic() - began < 5
+    assert [row["number"] for row in rows(bench.out / "r.jsonl")] == [1]
+
+
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
