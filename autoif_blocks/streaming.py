@@ -172,7 +172,7 @@ class _InFlight(Generic[Item, Result]):
         if not task.cancelled():
             task.exception()  # now asked for, should nobody take the result
         self._ended.append((number, item, task))
-        if len(self._ended) >= self._gather:
+        if len(self._ended) >= self._gather or not self._tasks:
             self._hand_over()
         elif self._later is None:
             self._later = self._loop.call_later(_GATHER, self._hand_over)

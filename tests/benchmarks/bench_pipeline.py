@@ -66,6 +66,7 @@ class Recorder:
         self._samples: list[int] = []  # those of `self_instruct`
         self._sample_of: dict[str, int] = {}
         self._now: ContextVar[int] = ContextVar("request")
+        self._sent: list[tuple[int, bytes]] = []
 
     def _before(self, record_id: str, place: tuple[int, int]) -> list[int]:
         """The requests that made a record what it is at a step: of the last model step of its own or of a parent."""
@@ -78,6 +79,13 @@ class Recorder:
                 return self._samples[: self._sample_of[at] + 1]  # read in order: each waits for those before it
             at = self._parent.get(at)
         return []
+
+    def done(self) -> list[Request]:
+        """The requests with their service times, which are reckoned only now: that takes longer than to send them."""
+        for number, payload in self._sent:
+            self.requests[number].service += service_time(self.config, payload)
+        self._sent.clear()
+        return self.requests
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -115,7 +123,7 @@ class Recorder:
             return lines
 
         async def noted_post(self: Endpoints, endpoint: Any, payload: bytes, *more: Any) -> Any:
-            noted.requests[noted._now.get()].service += service_time(noted.config, payload)
+            noted._sent.append((noted._now.get(), payload))
             return await post(self, endpoint, payload, *more)
 
         Generator.ask, Block.deliver = noted_ask, noted_deliver  # type: ignore[method-assign]
@@ -177,7 +185,7 @@ def main() -> None:
             served = seconds_of(process) - served
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     sandboxed = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
-    requests, count = recorder.requests, result["totals"]["requests"]
+    requests, count = recorder.done(), result["totals"]["requests"]
     lower, best = bound(requests, options.slots), greedy(requests, options.slots)
     what = "three chained steps" if options.chain else "ten steps"
     print(
