@@ -16,6 +16,7 @@ the start of the sandbox and the files at the end, without the half second in wh
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import resource
@@ -30,6 +31,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from schedule import Request, bound, greedy
 
 from autoif_blocks import Recipe
@@ -42,6 +44,7 @@ from autoif_blocks.run import RunOptions
 from autoif_blocks.teacher.server import TeacherConfig, service_time
 
 ROOT = Path(__file__).parents[2]
+JSON = {"Content-Type": "application/json"}
 TEN_STEPS = ["steps.backtranslator_filter.judge_label.model=teacher", "steps.score_quality.model=teacher"]
 CHAIN = """
 models: {{teacher: {{base_url: x, model: m}}}}
@@ -66,7 +69,7 @@ class Recorder:
         self._samples: list[int] = []  # those of `self_instruct`
         self._sample_of: dict[str, int] = {}
         self._now: ContextVar[int] = ContextVar("request")
-        self._sent: list[tuple[int, bytes]] = []
+        self.sent: list[tuple[int, bytes]] = []
 
     def _before(self, record_id: str, place: tuple[int, int]) -> list[int]:
         """The requests that made a record what it is at a step: of the last model step of its own or of a parent."""
@@ -82,9 +85,8 @@ class Recorder:
 
     def done(self) -> list[Request]:
         """The requests with their service times, which are reckoned only now: that takes longer than to send them."""
-        for number, payload in self._sent:
+        for number, payload in self.sent:
             self.requests[number].service += service_time(self.config, payload)
-        self._sent.clear()
         return self.requests
 
     @contextmanager
@@ -123,7 +125,7 @@ class Recorder:
             return lines
 
         async def noted_post(self: Endpoints, endpoint: Any, payload: bytes, *more: Any) -> Any:
-            noted._sent.append((noted._now.get(), payload))
+            noted.sent.append((noted._now.get(), payload))
             return await post(self, endpoint, payload, *more)
 
         Generator.ask, Block.deliver = noted_ask, noted_deliver  # type: ignore[method-assign]
@@ -133,6 +135,25 @@ class Recorder:
         finally:
             Generator.ask, Block.deliver = ask, deliver  # type: ignore[method-assign]
             SelfInstruct._sample, Endpoints.post = sample, post  # type: ignore[method-assign]
+
+
+def raw_seconds(url: str, payloads: list[bytes], slots: int) -> float:
+    """The processor's time that aiohttp alone takes for these requests, with as many in flight."""
+
+    async def main() -> None:
+        waiting = iter(payloads)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def ask() -> None:
+                for payload in waiting:
+                    async with session.post(f"{url}/chat/completions", data=payload, headers=JSON) as response:
+                        json.loads(await response.read())
+
+            await asyncio.gather(*(ask() for _ in range(slots)))
+
+    began = time.process_time()
+    asyncio.run(main())
+    return time.process_time() - began
 
 
 @contextmanager
@@ -183,6 +204,8 @@ def main() -> None:
             result = recipe.run(RunOptions())
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             served = seconds_of(process) - served
+        sample = [payload for _, payload in recorder.sent[:: max(1, len(recorder.sent) // 2000)]]
+        raw = raw_seconds(url, sample, options.slots) / len(sample)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     sandboxed = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
     requests, count = recorder.done(), result["totals"]["requests"]
@@ -196,6 +219,7 @@ def main() -> None:
     print(
         f"CPU: this process {cpu:.1f} s, {cpu / count * 1e3:.2f} ms a request (all threads; not the sandbox's children)"
     )
+    print(f"     {cpu / count / raw:.1f} x what aiohttp alone takes for {len(sample)} of them: {raw * 1e3:.2f} ms each")
     print(f"     the teacher {served:.1f} s, the sandbox's processes {sandboxed:.1f} s")
 
 
