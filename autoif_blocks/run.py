@@ -115,6 +115,7 @@ class _Run:
         earlier = RunState.earlier(self.output) or {}
         self._check_before(earlier)
         self._note(repair(self.recipe.cache_dir))
+        self._note(self._partial_before(earlier))
         if not self.options.resume:
             self._start_afresh(earlier)
         self.series = Series.before(
@@ -234,6 +235,18 @@ class _Run:
         for name in self._models_used():
             if missing := self.recipe.models[name].missing_key():
                 raise RecipeError(f"model '{name}' takes its key from the environment variable {missing}: export it")
+
+    def _partial_before(self, earlier: dict[str, Any]) -> str | None:
+        """What to say where this run reads what a stopped one has left."""
+        first = self.steps[0].number
+        left = {row["name"]: row["unfinished"] for row in earlier.get("steps", []) if row.get("unfinished")}
+        short = [step.name for step in self.recipe.steps[: first - 1] if step.name in left]
+        if not short:
+            return None
+        return (
+            f"step {first} reads what a stopped run has left: {left[short[0]]} records had not got through step "
+            f"'{short[0]}'. To have them too, run from step '{short[0]}' on"
+        )
 
     def _start_afresh(self, earlier: dict[str, Any]) -> None:
         completions = delete_all(self.recipe.cache_dir)

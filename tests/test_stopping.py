@@ -17,6 +17,7 @@ import pytest
 from conftest import AUTOIF, SMALL, Bench, FakeModel, rows, tree, wait_for_completions
 
 from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun
+from autoif_blocks.progress import ConsoleListener
 from autoif_blocks.recipe import Recipe
 
 TASKS = {"one": [], "several": ["--set", "executor.tasks=3", "--set", "executor.workers=3"]}
@@ -178,6 +179,24 @@ def test_a_budget_of_requests_is_never_exceeded(bench: Bench, model: FakeModel, 
     assert len(bench.run(steps, NUMBERS, budget)) == 60
     assert sorted(model.prompts) == sorted(f"say {i}" for i in range(60))
     assert len(bench.run(steps, NUMBERS, executor + "budget: {requests: 1}")) == 60  # replayed completions cost nothing
+
+
+def test_a_run_that_goes_on_from_a_stopped_one_s_file_says_so(bench: Bench, model: FakeModel) -> None:
+    class Heard(ConsoleListener):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    notes: list[str] = []
+    steps = RESPOND + "  - {name: kept, block: keep_where, field: number, value: '>= 0'}\n"
+    with pytest.raises(BudgetSpent):
+        bench.run(steps, NUMBERS, "budget: {requests: 25}")
+    later = {"start_step": "kept", "listener": Heard(quiet=False)}
+    assert len(bench.run(steps, NUMBERS, "budget: {requests: 25}", **later)) == 25
+    assert any("had not got through step 'r'. To have them too, run from step 'r' on" in note for note in notes)
+    bench.run(steps, NUMBERS)
+    notes.clear()
+    assert len(bench.run(steps, NUMBERS, **later)) == 60
+    assert not any("stopped run" in note for note in notes)
 
 
 @pytest.mark.parametrize(

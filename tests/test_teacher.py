@@ -429,9 +429,13 @@ def is_alive(pid: int) -> bool:
 
 
 def test_wrong_options_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["--hang-rate", "2"])
-    assert "hang_rate must be between 0 and 1" in capsys.readouterr().err
+    for option, number, said in (
+        ("--hang-rate", "2", "hang_rate must be between 0 and 1"),
+        ("--port", "99999", "must be from 0 to 65535, got 99999"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([option, number])
+        assert said in capsys.readouterr().err
 
 
 def test_a_taken_port_is_told(capsys: pytest.CaptureFixture[str]) -> None:

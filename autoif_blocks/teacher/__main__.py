@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     options = vars(parser.parse_args(argv))
     host, port, exit_with_parent = options.pop("host"), options.pop("port"), options.pop("exit_with_parent")
+    if not 0 <= port < 65536:
+        parser.error(f"--port must be from 0 to 65535, got {port}")
     try:
         config = TeacherConfig(**{**options, "models": tuple(options["models"])})
     except ValueError as error:
