@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -154,6 +155,28 @@ def blocks(name: str | None) -> None:
         click.echo(description(name, find_block(name, Path.cwd())))
     except ValueError as error:
         raise RecipeError(str(error)) from error
+
+
+@cli.command()
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file to write it to.")
+def schema(output: Path | None) -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Editors with a YAML language server find it by a recipe's first line:
+
+    \b
+    # yaml-language-server: $schema=autoif.schema.json
+    """
+    from .outputs import write_json
+    from .schema import schema as made
+
+    if output is None:
+        click.echo(json.dumps(made(), indent=2))
+    else:
+        try:
+            write_json(output, made())
+        except OSError as error:
+            raise AutoIFError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 @cli.command()

@@ -17,7 +17,7 @@ def catalogue() -> str:
     """The built-in blocks, a line each, by kind."""
     classes = {name: find_block(name, Path()) for name in BLOCKS}
     width = max(map(len, BLOCKS))
-    lines = [f"{name:<{width}}  {getattr(cls, 'kind', ''):<9}  {_summary(cls)}" for name, cls in classes.items()]
+    lines = [f"{name:<{width}}  {getattr(cls, 'kind', ''):<9}  {summary(cls)}" for name, cls in classes.items()]
     note = (
         "\n`autoif blocks NAME` shows options and fields. "
         "A recipe may also name file.py:Class, or any datatrove block by its dotted path."
@@ -29,7 +29,7 @@ def description(name: str, cls: type) -> str:
     """One block in full."""
     doc = inspect.getdoc(cls) or inspect.getdoc(vars(cls).get("__init__")) or "(no description)"
     about, _, _arguments = doc.partition("\nArgs:\n")
-    helps = _argument_helps(cls)
+    helps = argument_helps(cls)
     lines = [
         f"{name}  ({getattr(cls, 'kind', 'datatrove block')}, {cls.__module__}.{cls.__qualname__})",
         "",
@@ -48,11 +48,11 @@ def description(name: str, cls: type) -> str:
     return "\n".join(lines)
 
 
-def _summary(cls: type) -> str:
+def summary(cls: type) -> str:
     return re.split(r"(?<=\.)\s", inspect.getdoc(cls) or "")[0].rstrip(".").replace("\n", " ")
 
 
-def _argument_helps(cls: type) -> dict[str, str]:
+def argument_helps(cls: type) -> dict[str, str]:
     """Option -> its line under `Args:`, base classes' included; `a, b: text` documents both."""
     helps: dict[str, str] = {}
     for base in reversed(cls.__mro__):

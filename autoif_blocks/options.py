@@ -86,7 +86,7 @@ def misfits(cls: type, values: Mapping[str, Any], title: str, check_types: bool 
 def fitted(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as the constructor wants them: a list becomes a tuple where the annotation says so."""
     options = options_of(cls)
-    adapters = {name: _adapter(options[name].annotation) for name in values}
+    adapters = {name: adapter_of(options[name].annotation) for name in values}
     return {
         name: value if (adapter := adapters[name]) is None else adapter.validate_json(json.dumps(value), strict=True)
         for name, value in values.items()
@@ -94,7 +94,7 @@ def fitted(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _misfit(option: Option, value: Any) -> str | None:
-    adapter = _adapter(option.annotation)
+    adapter = adapter_of(option.annotation)
     if adapter is None:
         return None
     try:
@@ -146,7 +146,7 @@ def _remedy(option: Option, wanted: list[str], value: Any) -> str:
     return ""
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+def adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
     """A checker of values, if the annotation is one that data can fit; else anything goes."""
     if annotation is Any:
         return None

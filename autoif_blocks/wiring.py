@@ -19,7 +19,7 @@ from .steps import BlockSpec, Step
 
 # A step's name is a file's name and a word of the command line, where digits alone are a step's number.
 _NAME = re.compile(r"\A(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
-_RESERVED = {"run", "stage", "dropped", "discarded", "logs", "cache"}
+RESERVED = {"run", "stage", "dropped", "discarded", "logs", "cache"}
 _UNREADABLE = "(a file that cannot be read)"
 
 
@@ -58,8 +58,8 @@ class Wiring:
         elif not isinstance(name, str) or name.isdigit():
             message = f"step {index + 1} needs a name with a letter in it, got {shown(name)}"
             self.source.add((*where, "name"), "", message)
-        elif not _NAME.match(name) or name.lower() in _RESERVED:
-            rule = f"use up to 100 letters, digits, _ and -, and none of {', '.join(sorted(_RESERVED))}"
+        elif not _NAME.match(name) or name.lower() in RESERVED:
+            rule = f"use up to 100 letters, digits, _ and -, and none of {', '.join(sorted(RESERVED))}"
             self.source.add((*where, "name"), "", f"{shown(name)} cannot name a step and its file: {rule}")
         elif name.lower() in names:
             line = self.source.line(("steps", names[name.lower()]))
