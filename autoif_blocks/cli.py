@@ -25,6 +25,7 @@ def cli() -> None:
     """Verified instruction-following data from a YAML recipe.
 
     \b
+    autoif init                            begin with a recipe of your own
     autoif run autoif.yaml                 run the ten steps
     autoif check autoif.yaml               find mistakes without asking a model
     autoif blocks                          list the blocks a recipe can use
@@ -51,6 +52,24 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+@cli.command()
+@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--from", "source", default="autoif", show_default=True, help="A recipe of ours by name, or a file.")
+def init(directory: Path, source: str) -> None:
+    """Begin with a recipe of your own: copies one, and the files that it names, into DIRECTORY.
+
+    \b
+    autoif init
+    autoif init mine --from paper
+    """
+    from .starter import start
+
+    written = start(directory, source)
+    for path in written:
+        click.echo(path)
+    click.echo(f"next: autoif run {written[0]}", err=True)
 
 
 @cli.command()
@@ -139,6 +158,23 @@ def _ping(models: dict[str, ModelConfig]) -> None:
         click.echo(f"{'ok     ' if pong.ok else 'FAILED '} {pong.model}: {pong.url}: {pong.said}")
     if failed := sum(not pong.ok for pong in pongs):
         raise ModelUnavailable(f"{failed} of {len(pongs)} servers cannot be used")
+
+
+@cli.command()
+@click.argument("before", type=click.Path())
+@click.argument("after", type=click.Path())
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option of AFTER.")
+def diff(before: str, after: str, overrides: tuple[str, ...]) -> None:
+    """Show which steps of two recipes differ, and what a run of AFTER asks again after one of BEFORE.
+
+    \b
+    autoif diff autoif.yaml mine.yaml
+    autoif diff autoif.yaml autoif.yaml --set steps.score_filter.value='> 8'
+    """
+    from .compare import show
+    from .recipe import Recipe
+
+    show(Recipe.load(before), Recipe.load(after, overrides))
 
 
 @cli.command()

@@ -28,7 +28,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     models = data.pop("models", None) or {}
     data["models"] = {name: {k: v for k, v in model.items() if k not in _MODEL_PACE} for name, model in models.items()}
     data["sandbox"] = {k: v for k, v in (data.get("sandbox") or {}).items() if k not in _SANDBOX_PACE}
-    flat = dict(_flatten(data, ""))
+    flat = dict(flatten(data, ""))
     # A recipe may be run from anywhere: its inputs count by content.
     hashes = {f"the file {path.name}": blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in recipe.inputs}
     paths = {str(path) for path in recipe.inputs}
@@ -37,14 +37,14 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     } | hashes
 
 
-def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flatten(item, f"{path}.{key}" if path else str(key))
+            yield from flatten(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for number, item in enumerate(value, start=1):
             name = item.get("name", item.get("block", number)) if isinstance(item, dict) else number
-            yield from _flatten(item, f"{path}.{name}")
+            yield from flatten(item, f"{path}.{name}")
         yield f"{path}.(order)", [i.get("name", i.get("block")) if isinstance(i, dict) else i for i in value]
     else:
         yield path, value

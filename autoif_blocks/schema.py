@@ -73,6 +73,7 @@ def schema() -> Schema:
         "models": {**models, "type": ["object", "null"], "description": "the models that steps name"},
         **{name: section | {"type": ["object", "null"]} for name, section in sections.items()},
         "target": {**whole, "minimum": 1, "description": "go on until so many records have come to the end"},
+        "shards": {**whole, "minimum": 1, "description": "the last step's records stand in so many files, not in one"},
         "steps": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}, "description": "in their order"},
     }
     return {

@@ -35,7 +35,7 @@ def test_every_command_of_the_readme_works(command: str, tmp_path: Path, model: 
     if arguments[0] == "run":
         arguments = [model.url if argument.startswith("http") else argument for argument in arguments]
         arguments += ["--limit", "2", "--end-step", "1", "--output-dir", str(tmp_path)]
-    where = ROOT
+    where = tmp_path if arguments[0] == "init" else ROOT
     if arguments[0] == "cache":  # of a recipe that has run: somewhere else than in the checkout
         where, arguments[1] = tmp_path, str(ROOT / arguments[1])
         first = ["run", arguments[1], "--end-step", "1", "--set", "steps.augment_instructions.self_instruct.n=1"]

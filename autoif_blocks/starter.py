@@ -1,0 +1,89 @@
+"""`autoif init`: a recipe of one's own to begin with, beside the files that it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .autoif import shipped
+from .errors import RecipeError, StopRun
+from .options import nearest
+from .schema import schema
+from .source import read
+
+SCHEMA_FILE = "autoif.schema.json"
+_DEFAULT = "autoif"
+
+
+def recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return [_DEFAULT, *sorted(path.stem for path in (shipped().parent / "pipelines").glob("*.yaml"))]
+
+
+def start(folder: Path, source: str = _DEFAULT) -> list[Path]:
+    """Copies a recipe, the files that it names and the schema for editors into `folder`.
+
+    Args:
+        source: the name of a recipe of this project, or the path of another.
+
+    Returns:
+        The files, the recipe first.
+
+    Raises:
+        RecipeError: there is no such recipe, it names a file that is not there, or a file of another content is in the
+            way: then nothing is written.
+        StopRun: the files cannot be written.
+    """
+    recipe = _found(source)
+    text = recipe.read_text(encoding="utf-8")
+    files: dict[Path, bytes] = {}
+    for name in _named(read(recipe).data.get("steps"), recipe.parent):
+        here = str(PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/"))))
+        files[folder / here] = (recipe.parent / name).read_bytes()
+        text = text.replace(name, here)
+    files = {folder / recipe.name: text.replace(f"../{SCHEMA_FILE}", SCHEMA_FILE).encode(), **files}
+    files[folder / SCHEMA_FILE] = (json.dumps(schema(), indent=2, ensure_ascii=False) + "\n").encode()
+    taken = [str(path) for path, content in files.items() if path.exists() and _content(path) != content]
+    if taken:
+        raise RecipeError(f"not overwritten: {', '.join(taken)}. Name another directory, or move them away first")
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    except OSError as error:
+        raise StopRun(f"cannot write into {folder}: {error.strerror or error}") from error
+    return list(files)
+
+
+def _found(source: str) -> Path:
+    known = recipes()
+    if source in known:
+        return shipped(f"{source}.yaml" if source == _DEFAULT else f"pipelines/{source}.yaml")
+    if not Path(source).is_file():
+        raise RecipeError(
+            f"there is no recipe '{source}', neither a file nor one of ours; {nearest(source, known, 'recipes')}"
+        )
+    return Path(source)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _named(value: Any, folder: Path) -> Iterator[str]:
+    """The files that a recipe's values name, as they name them: data, prompts, modules with blocks."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _named(item, folder)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _named(item, folder)
+    elif isinstance(value, str) and "\n" not in value:
+        name = value.rpartition(":")[0] if ".py:" in value else value
+        if 0 < len(name) < 1000 and (folder / name).is_file():
+            yield name

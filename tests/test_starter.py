@@ -1,0 +1,83 @@
+"""`autoif init`: what it writes runs, and overwrites nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, rows
+
+from autoif_blocks.errors import RecipeError
+from autoif_blocks.recipe import Recipe
+from autoif_blocks.run import RunOptions
+from autoif_blocks.starter import recipes, start
+
+
+def test_all_recipes_can_be_begun_with() -> None:
+    assert recipes() == ["autoif", *sorted(path.stem for path in (ROOT / "pipelines").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_copy_stands_alone(name: str, tmp_path: Path) -> None:
+    files = start(tmp_path / "mine", name)
+    assert all(path.is_relative_to(tmp_path / "mine") for path in files)
+    text = files[0].read_text()
+    assert (tmp_path / "mine" / "autoif.schema.json").is_file()
+    assert text.startswith("# yaml-language-server: $schema=autoif.schema.json\n")
+    recipe = Recipe.load(files[0])
+    assert all(path.is_relative_to(tmp_path / "mine") for path in recipe.inputs)
+    assert start(tmp_path / "mine", name) == files  # the same again is in nobody's way
+
+
+def test_it_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["autoif", "init", "mine", "--from", "custom_block"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "next: autoif run mine/custom_block.yaml" in done.stderr
+    recipe = Recipe.load(tmp_path / "mine" / "custom_block.yaml", [f"output_dir={tmp_path / 'out'}"])
+    recipe.run(RunOptions(limit=2))
+    assert rows(tmp_path / "out" / recipe.steps[-1].file)
+
+
+def test_a_recipe_of_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text('{"a": 1}\n')
+    own = "steps:\n  - {name: s, block: read_jsonl, path: ../data/rows.jsonl, fields: [a]}\n"
+    (tmp_path / "recipes" / "own.yaml").write_text(own)
+    written = start(tmp_path / "copy", str(tmp_path / "recipes" / "own.yaml"))
+    assert [path.relative_to(tmp_path / "copy").as_posix() for path in written] == [
+        "own.yaml", "data/rows.jsonl", "autoif.schema.json",
+    ]  # fmt: skip
+    assert Recipe.load(written[0]).inputs == ((tmp_path / "copy" / "data" / "rows.jsonl").resolve(),)
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "score.jinja").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RecipeError, match=r"not overwritten: .*score\.jinja\. Name another directory"):
+        start(tmp_path, "paper")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "prompts" / "score.jinja").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("papper", "did you mean 'paper'"), ("gone.yaml", "neither a file nor one of ours"), ("broken.yaml", "not YAML")],
+)
+def test_what_is_no_recipe(source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text("steps: [")
+    with pytest.raises(RecipeError, match=said):
+        start(tmp_path / "mine", source)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_schema_is_the_one_of_this_version(tmp_path: Path) -> None:
+    start(tmp_path)
+    ours = json.loads((ROOT / "autoif.schema.json").read_text())
+    assert json.loads((tmp_path / "autoif.schema.json").read_text()) == ours
