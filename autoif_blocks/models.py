@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ class ModelConfig:
     api_key: str = "${AUTOIF_API_KEY:-}"
     """a reference to an environment variable, `${NAME}`; the key itself never stands in a recipe"""
     max_concurrency: int = 64
-    """requests in flight, over all its servers"""
+    """requests in flight, over all its servers and all tasks of the run"""
     adaptive: bool = True
     """whether to ask less of a server that refuses a fifth of the requests or more (429, 503, time-outs), and more
     again, up to max_concurrency, once it keeps up"""
@@ -89,6 +89,26 @@ class ModelConfig:
         listed = self.base_url.split(",") if isinstance(self.base_url, str) else self.base_url
         return tuple(dict.fromkeys(url.strip().rstrip("/") for url in listed if url.strip()))
 
+    def share(self, tasks: int) -> ModelConfig:
+        """What each of so many tasks at once may ask: together no more than the whole, where that suffices for all."""
+        parts: dict[str, Any] = {name: max(1, whole // tasks) for name, whole in self._limits()}
+        return replace(self, **parts)
+
+    def too_little_for(self, tasks: int) -> str:
+        """Which limit leaves nothing for one of so many tasks at once; nothing if all do."""
+        short = [f"{name} is {whole}" for name, whole in self._limits() if whole < tasks]
+        return f"{short[0]}, and {tasks} tasks at once need at least 1 each" if short else ""
+
+    def _limits(self) -> list[tuple[str, int]]:
+        named = [(name, getattr(self, name)) for name in ("max_concurrency", "rpm", "tpm")]
+        return [(name, whole) for name, whole in named if whole is not None]
+
+    @property
+    def key_name(self) -> str | None:
+        """The environment variable that may hold its key."""
+        match = _ENV_REFERENCE.match(self.api_key)
+        return match[1] if match else None
+
     def missing_key(self) -> str | None:
         """The name of the environment variable that should hold the key and does not; None if all is well."""
         match = _ENV_REFERENCE.match(self.api_key)
@@ -96,8 +116,7 @@ class ModelConfig:
 
     def secret(self) -> str:
         """The key, read from the environment now. Never store or print it."""
-        match = _ENV_REFERENCE.match(self.api_key)
-        return os.environ.get(match[1], "").strip() if match else ""
+        return os.environ.get(self.key_name, "").strip() if self.key_name else ""
 
 
 def _check_address(address: str, alone: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .blocks.kinds import Generator
 from .budget import Budget
 from .cache import CacheConfig
 from .errors import RecipeError
@@ -141,6 +142,8 @@ class _Check:
                 hint = nearest(name, names, "steps")
                 self.source.add(("cache", "keep"), "", f"cache: keep names a step '{name}', which is not there; {hint}")
         self._check_target(steps)
+        if executor is not None:
+            self._check_shares(executor, models, placed)
         check_flow(self.source, placed)
         if self.source.problems:
             return None
@@ -152,6 +155,15 @@ class _Check:
             models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget, cache,
             self.data.get("target"), tuple(wiring.inputs),
         )  # fmt: skip
+
+    def _check_shares(
+        self, executor: ExecutorConfig, models: Mapping[str, ModelConfig | None], placed: list[Placed]
+    ) -> None:
+        for name in sorted({here.block.model for here in placed if isinstance(here.block, Generator)}):
+            config = models.get(name)
+            if config is not None and (short := config.too_little_for(executor.at_once)):
+                message = f"executor: model '{name}': {short}: lower tasks or workers, or raise it"
+                self.source.add(("executor",), "", message)
 
     def _check_target(self, steps: Sequence[Step]) -> None:
         target = self.data.get("target")

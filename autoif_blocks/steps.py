@@ -25,6 +25,11 @@ class ExecutorConfig:
         if self.tasks < 1 or self.workers < 1:
             raise ValueError(f"tasks and workers must be at least 1, got {self.tasks} and {self.workers}")
 
+    @property
+    def at_once(self) -> int:
+        """Tasks that run side by side: what a model may be asked is shared out among them."""
+        return min(self.tasks, self.workers)
+
 
 @dataclass(frozen=True)
 class BlockSpec:
