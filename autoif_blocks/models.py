@@ -30,7 +30,7 @@ class ModelConfig:
     """whether to ask less of a server that refuses a fifth of the requests or more (429, 503, time-outs), and more
     again, up to max_concurrency, once it keeps up"""
     rpm: int | None = None
-    """the most requests in any 60 seconds"""
+    """the most requests in any 60 seconds; of several tasks, each has an equal part"""
     tpm: int | None = None
     """the most tokens in any 60 seconds, prompts and completions; what a request will take is estimated before it is
     sent and corrected after"""
@@ -89,19 +89,25 @@ class ModelConfig:
         listed = self.base_url.split(",") if isinstance(self.base_url, str) else self.base_url
         return tuple(dict.fromkeys(url.strip().rstrip("/") for url in listed if url.strip()))
 
-    def share(self, tasks: int) -> ModelConfig:
-        """What each of so many tasks at once may ask: together no more than the whole, where that suffices for all."""
-        parts: dict[str, Any] = {name: max(1, whole // tasks) for name, whole in self._limits()}
+    def share(self, tasks: int, at_once: int) -> ModelConfig:
+        """What each of `tasks` tasks may ask, of which `at_once` run side by side: together no more than the whole,
+        where that suffices for all."""
+        parts: dict[str, Any] = {
+            name: max(1, whole // among) for name, whole, among in self._shared_out(tasks, at_once)
+        }
         return replace(self, **parts)
 
-    def too_little_for(self, tasks: int) -> str:
-        """Which limit leaves nothing for one of so many tasks at once; nothing if all do."""
-        short = [f"{name} is {whole}" for name, whole in self._limits() if whole < tasks]
-        return f"{short[0]}, and {tasks} tasks at once need at least 1 each" if short else ""
+    def too_little_for(self, tasks: int, at_once: int) -> str:
+        """Which limit leaves nothing for one of the tasks; nothing if all do."""
+        for name, whole, among in self._shared_out(tasks, at_once):
+            if whole < among:
+                return f"{name} is {whole}, and {among} tasks{' at once' if among < tasks else ''} need at least 1 each"
+        return ""
 
-    def _limits(self) -> list[tuple[str, int]]:
-        named = [(name, getattr(self, name)) for name in ("max_concurrency", "rpm", "tpm")]
-        return [(name, whole) for name, whole in named if whole is not None]
+    def _shared_out(self, tasks: int, at_once: int) -> list[tuple[str, int, int]]:
+        # A task does not know what another, which has ended, has asked within the last minute.
+        named = [("max_concurrency", self.max_concurrency, at_once), ("rpm", self.rpm, tasks), ("tpm", self.tpm, tasks)]
+        return [(name, whole, among) for name, whole, among in named if whole is not None]
 
     @property
     def key_name(self) -> str | None:

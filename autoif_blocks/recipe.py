@@ -49,6 +49,11 @@ class Recipe:
     inputs: tuple[Path, ...] = field(default=())
     """the files that its blocks read"""
 
+    @property
+    def cache_per_task(self) -> bool:
+        """Whether each task writes completions to a file of its own."""
+        return self.executor.type != "local" if self.cache.per_task is None else self.cache.per_task
+
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """Reads and checks a recipe.
@@ -161,7 +166,7 @@ class _Check:
     ) -> None:
         for name in sorted({here.block.model for here in placed if isinstance(here.block, Generator)}):
             config = models.get(name)
-            if config is not None and (short := config.too_little_for(executor.at_once)):
+            if config is not None and (short := config.too_little_for(executor.tasks, executor.at_once)):
                 message = f"executor: model '{name}': {short}: lower tasks or workers, or raise it"
                 self.source.add(("executor",), "", message)
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
     errors records parsing accounting stopping budget
-    cache carving salvage upkeep prompts answers models limits endpoints client
+    cache carving salvage cache_parts upkeep prompts answers models limits endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming context
@@ -20,7 +20,8 @@ ORDER = """
     blocks.judges blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve steps growth flow wiring recipe
     ping identity state outputs results series simulated workers
-    executors.stages executors.tasks executors.local executors run progress autoif describe cache_command
+    executors.tasks executors.stages executors.local executors.ray executors.slurm executors
+    run progress autoif describe cache_command
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
     teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies

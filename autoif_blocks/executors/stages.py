@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from ..context import RunContext
 from ..errors import StopRun
 from ..outputs import merge
 from ..records import Record
-from ..state import finished
+from ..resolve import loaded_from
+from .tasks import unfinished
 
 _FILE = "stage.jsonl"
 
@@ -62,9 +64,16 @@ def stages_of(blocks: Iterable[Block], tasks: int, work: Path) -> list[Stage]:
     return stages
 
 
-def unfinished(folder: Path, tasks: int) -> list[int]:
-    """The tasks of a stage that have not brought all their records to their end."""
-    return [rank for rank in range(tasks) if not finished(folder / f"{rank:05d}.status.json")]
+def carried(stages: Iterable[Stage], folder: Path) -> list[str]:
+    """Copies the files of users' own blocks, and the modules beside them, into `folder`: jobs that wait in a queue run
+    the code that was checked. Returns what must be on a task's path, the copies first."""
+    classes = {type(getattr(block, "inner", block)) for stage in stages for block in stage.pipeline}
+    places = sorted({str(file.parent) for cls in classes if (file := loaded_from(cls)) is not None})
+    for place in places:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in Path(place).glob("*.py"):
+            shutil.copy(path, folder)
+    return [str(folder), *places] if places else []
 
 
 class ReadStage(ReadStep):

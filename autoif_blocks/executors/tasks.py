@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from loguru import logger
 from .. import errors
 from ..errors import AutoIFError, StopRun
 from ..outputs import write_json
-from ..state import read_object
+from ..state import finished, read_object
 from ..stopping import StopFlag
 
 
@@ -32,6 +33,12 @@ class StageRun:
     """where its tasks leave their parts"""
     logs: Path
     flag: StopFlag
+    code: tuple[str, ...] = ()
+    """folders that a task must have on its path, for blocks from files beside the recipe"""
+
+    @property
+    def python_path(self) -> str:
+        return os.pathsep.join([*self.code, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 class Away:
@@ -58,6 +65,22 @@ class Away:
             flag.request("failure", str(told))
             flag.request("failure", "", 0.0)
             raise
+
+
+def unfinished(folder: Path, tasks: int) -> list[int]:
+    """The tasks of a stage that have not brought all their records to their end."""
+    return [rank for rank in range(tasks) if not finished(folder / f"{rank:05d}.status.json")]
+
+
+def check_ended(stage: StageRun, hint: str) -> None:
+    """Raises what kept the tasks of a stage from their end, unless the run was told to stop."""
+    raise_told(stage.folder)
+    if stage.flag.look() is None and (lost := unfinished(stage.folder, stage.tasks)):
+        tasks = f"task {lost[0]}" if len(lost) == 1 else f"{len(lost)} tasks, the first of them task {lost[0]},"
+        raise StopRun(
+            f"{tasks} of stage {stage.number} did not come to an end ({hint}). "
+            "What was paid for is kept: run again to continue"
+        )
 
 
 def raise_told(folder: Path) -> None:
