@@ -229,7 +229,7 @@ class _Run:
         if not self.options.overwrite and self._files_of(earlier):
             target = None if self.after_growth else self.rounds.target if self.rounds else 0
             refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit, target)
-        check_before(self.recipe.executor, self.work)
+        check_before(self.recipe.executor, [self.work, self.recipe.cache_dir])
         first = self.steps[0].number
         if first > 1 and not (before := self.output / self.recipe.steps[first - 2].file).is_file():
             raise RecipeError(

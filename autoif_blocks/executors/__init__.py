@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..context import RunContext, RunSettings
 from ..errors import RecipeError
+from ..outputs import write_json
+from ..state import STAGES
 from ..steps import ExecutorConfig
 from ..stopping import stop_flag
 from .local import run_locally
@@ -23,8 +25,8 @@ from .tasks import StageRun, unfinished
 __all__ = ["check_before", "execute", "stages_of"]
 
 
-def check_before(config: ExecutorConfig, work: Path) -> None:
-    """Looks for what a run will need, before anything is begun or deleted.
+def check_before(config: ExecutorConfig, folders: Iterable[Path]) -> None:
+    """Looks for what a run will need, before anything is begun or deleted in the `folders` that it writes into.
 
     Raises:
         RecipeError: it is not installed.
@@ -34,7 +36,8 @@ def check_before(config: ExecutorConfig, work: Path) -> None:
         raise RecipeError("executor: type ray needs the package ray: pip install 'autoif-blocks[ray]'")
     if config.type == "slurm" and (missing := [c for c in ("sbatch", "squeue", "scancel") if not shutil.which(c)]):
         raise RecipeError(f"executor: type slurm needs the command {missing[0]}: run on a machine that submits jobs")
-    refuse_beside_jobs(work)
+    for folder in folders:
+        refuse_beside_jobs(folder)
 
 
 def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, logs: Path) -> bool:
@@ -63,8 +66,11 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
         pipeline = [*stage.pipeline, RunScope(context, _keys(stage, settings))]
         place = logs / folder.name if away else logs
         runs.append(StageRun(number, pipeline, stage.tasks, at_once, folder, place, flag, tuple(code)))
+    steps = {block.step: block.order for stage in stages for block in stage.pipeline if block.step}
+    tasks = [run.tasks for run in runs]
+    write_json(work / STAGES, {"steps": list(steps.items()), "tasks": tasks, "executor": config.type})
     if config.type == "slurm":
-        run_on_slurm(runs, config)
+        run_on_slurm(runs, config, [work, Path(settings.cache_dir or work)])
         return not any(unfinished(run.folder, run.tasks) for run in runs)
     with contextlib.ExitStack() as stack:
         launch: Callable[[StageRun], None] = run_locally

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,14 +33,15 @@ _LATE = 10.0  # seconds that a file may take from the machine of a task to this 
 _JOBS = "slurm.json"
 
 
-def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig) -> None:
-    """Hands in the stages and waits for the last.
+def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: Iterable[Path]) -> None:
+    """Hands in the stages and waits for the last. The jobs are noted in the `folders` that they write into, for
+    `refuse_beside_jobs`.
 
     Raises:
         RecipeError: Slurm refuses the jobs.
         StopRun: a task failed or was lost, or Slurm cannot be reached.
     """
-    work, token = stages[0].folder.parent, uuid4().hex[:8]
+    token = uuid4().hex[:8]
     executors: list[_Slurm] = []
     for stage in stages:
         executor = _Slurm(
@@ -55,7 +56,8 @@ def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig) -> None:
     names = [executor.job_name for executor in executors]
     with stderr_in(stages[0].logs.parent / "run.stderr.log", restore=True):
         executors[0].refused()
-        write_json(work / _JOBS, {"jobs": names})
+        for folder in folders:
+            write_json(folder / _JOBS, {"jobs": names})
         try:
             executors[-1].launch_job()
             _wait(names, stages[0].flag)
@@ -72,13 +74,13 @@ def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig) -> None:
         check_ended(stage, f"cancelled, out of time or memory, or its machine lost: {stage.logs}/slurm_logs may tell")
 
 
-def refuse_beside_jobs(work: Path) -> None:
-    """Keeps a run out of the way of jobs that an earlier one, killed meanwhile, has handed in.
+def refuse_beside_jobs(folder: Path) -> None:
+    """Keeps a run out of a folder where jobs may write that an earlier one, killed meanwhile, has handed in.
 
     Raises:
         StopRun: they are still there.
     """
-    names = (read_object(work / _JOBS) or {}).get("jobs")
+    names = (read_object(folder / _JOBS) or {}).get("jobs")
     if names and shutil.which("squeue") and (jobs := _queue(names)):
         ids = " ".join(sorted({job.split("_")[0] for job in jobs}))
         raise StopRun(
