@@ -27,7 +27,7 @@ from .executors import check_before, execute, stages_of
 from .growth import Grower, Rounds
 from .identity import identity, refuse_to_overwrite
 from .models import SIMULATED
-from .outputs import CACHE_LOCK, held, write_json
+from .outputs import CACHE_LOCK, forget_shards, held, write_json
 from .recipe import Recipe
 from .results import check_counts, further, place
 from .salvage import repair
@@ -192,7 +192,8 @@ class _Run:
             # Less than an earlier run had is right where it is all that was asked for, as now with --overwrite.
             done = whole and (self.rounds is None or self.rounds.reached)
             self.stay = set() if done else self._further(counts)
-            rows = place(self.work, self.output, counts, self.stay, replace=done or self.replacing)
+            shards = self.recipe.shards if self.steps[-1].number == len(self.recipe.steps) else None
+            rows = place(self.work, self.output, counts, self.stay, done or self.replacing, shards)
             for path in stale:
                 if str(path.relative_to(self.output)) not in rows:
                     path.unlink(missing_ok=True)
@@ -257,6 +258,7 @@ class _Run:
         files = self._files_of(earlier)
         for path in files:
             path.unlink()
+        forget_shards(self.output / self.recipe.steps[-1].file)
         if self.steps[0].number == 1:
             (self.output / "run.json").unlink(missing_ok=True)
         self._note(

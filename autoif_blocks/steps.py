@@ -33,7 +33,7 @@ class ExecutorConfig:
     """Ray's, of a running cluster; None: RAY_ADDRESS, the cluster of this machine, or one that lasts for the run"""
     partition: str | None = None
     time: str | None = None
-    """a task's limit as sbatch takes it, in quotes: "20:00:00" """
+    """a task's limit as sbatch takes it: "20:00:00", or "90" minutes"""
     qos: str | None = None
     sbatch_args: dict[str, str | int | None] | None = None
     """more options for sbatch: {account: …, exclusive: null}"""
