@@ -57,6 +57,9 @@ class CacheConfig:
 
     keep: bool | list[str] = True
     """whether the next run finds them; a list names the steps whose completions stay"""
+    per_task: bool | None = None
+    """whether each task writes a file of its own, which the run puts into the whole at its end: needed where tasks run
+    on several machines. None: with the executors that do that"""
 
     def keeps(self, step: str) -> bool:
         return self.keep if isinstance(self.keep, bool) else step in self.keep
@@ -76,9 +79,12 @@ def request_keys(request: Mapping[str, Any], start: int, n: int) -> list[bytes]:
 class Cache:
     """A dictionary of completions that outlives the process. Threads and processes may share it."""
 
-    def __init__(self, folder: str | Path, flush_interval: float = 5.0, uses: Path | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, flush_interval: float = 5.0, uses: Path | None = None, whole: str | Path | None = None
+    ) -> None:
         """Opens (or makes) the file in `folder`. With `uses`, a file `<uses>.<step>.used` collects the keys that each
-        step was given or has put, 16 bytes each.
+        step was given or has put, 16 bytes each. With `whole`, the folder of a cache that nobody writes meanwhile, what
+        the file does not have is looked for there (see `cache_parts.py`).
 
         Raises:
             StopRun: the file is not a cache of this version, or the folder cannot be written.
@@ -103,6 +109,14 @@ class Cache:
                     undo.enter_context(contextlib.closing(connect(self.path))) for _ in range(2)
                 )
                 self._prepare()
+            self._tables = ["completions"]
+            if whole is not None:
+                # Neither file may need the shared memory of WAL: the whole is read by several machines, and the next
+                # attempt at a task may be made on another.
+                self._writer.execute("PRAGMA journal_mode=TRUNCATE")
+                uri = f"{(Path(whole) / FILE_NAME).absolute().as_uri()}?immutable=1"
+                self._reader.execute("ATTACH ? AS whole", (uri,))
+                self._tables.append("whole.completions")
             undo.pop_all()
 
     def get_many(self, keys: Sequence[bytes], step: str = "") -> list[str | None]:
@@ -112,10 +126,14 @@ class Cache:
             StopRun: the file is damaged, more than in single rows.
         """
         marks = ",".join("?" * len(keys))
+        found: dict[bytes, str] = {}
         try:
             with self._lock:
-                rows = self._reader.execute(f"SELECT key, crc, value FROM completions WHERE key IN ({marks})", keys)
-                found = {key: value.decode() for key, crc, value in rows.fetchall() if fits(key, crc, value)}
+                for table in self._tables:
+                    rows = self._reader.execute(f"SELECT key, crc, value FROM {table} WHERE key IN ({marks})", keys)
+                    found.update((key, value.decode()) for key, crc, value in rows.fetchall() if fits(key, crc, value))
+                    if len(found) == len(keys):
+                        break
                 for unwritten in (self._writing, self._pending):
                     if unwritten:
                         found.update((key, unwritten[key][0]) for key in keys if key in unwritten)
@@ -239,7 +257,7 @@ def checked_mark(folder: Path) -> Path:
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the file without transactions of its own. Names that a damaged file garbles can still be read."""
     # Our own locking suffices: `check_same_thread` would forbid closing from the thread that opened it.
-    db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
+    db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None, uri=True)
     db.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return db
 

@@ -1,4 +1,4 @@
-"""The command line: `autoif run`, `check`, `blocks`, `cache`, `doctor`, `teacher`."""
+"""The command line: `autoif run`, `status`, `check`, `blocks`, `cache`, `doctor`, `teacher`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def cli() -> None:
     \b
     autoif init                            begin with a recipe of your own
     autoif run autoif.yaml                 run the ten steps
+    autoif status output                   how far a run is
     autoif check autoif.yaml               find mistakes without asking a model
     autoif blocks                          list the blocks a recipe can use
     autoif cache autoif.yaml               what is kept, and what of it is of no use any more
@@ -250,6 +251,21 @@ def cache(
         delete(folder, selection, dry_run)
     else:
         show(folder)
+
+
+@cli.command()
+@click.argument("output_dir", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+def status(output_dir: Path, as_json: bool) -> None:
+    """Show how far the run into OUTPUT_DIR is: every step, every task. Exit code 0 if it is complete, 1 if not.
+
+    From any machine that sees the directory, while the run goes on or later.
+    """
+    from .status_command import look, show
+
+    found = look(output_dir)
+    show(found, as_json)
+    sys.exit(0 if found.complete else 1)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -20,6 +20,7 @@ from typing import IO, Any, TypeVar
 from .accounting import Meter
 from .budget import Budget, Purse
 from .cache import Cache
+from .cache_parts import part_of
 from .client import Client
 from .errors import AutoIFError, StopRun
 from .models import ModelConfig
@@ -39,6 +40,7 @@ class RunSettings:
     work_dir: str
     """where this stage's tasks leave their parts of the output files"""
     cache_dir: str | None = None
+    cache_per_task: bool = False
     seed: int = 0
     text_field: str = "text"
     models: Mapping[str, ModelConfig] = field(default_factory=dict)
@@ -178,7 +180,7 @@ class _Opened:
         self.flag = stop_flag(settings.stop_file or self.folder.parent / "stop.json")
         self.flag.look()
         self.purse = Purse(settings.budget, self.flag, settings.began, self._status, meters, settings.paid)
-        self.cache = Cache(settings.cache_dir, settings.flush_interval, self.folder) if settings.cache_dir else None
+        self.cache = _cache(settings, self.folder) if settings.cache_dir else None
         self.clients: dict[str, Client] = {}
         self.feeders: list[Feeder] = []
         self.sandbox: Sandbox | None = None
@@ -262,6 +264,13 @@ class _Opened:
             due = time.monotonic() + interval
             with contextlib.suppress(OSError):  # a view that is not shown; what must be written says so itself
                 _write_status(self._status, self._meters, finished=False)
+
+
+def _cache(settings: RunSettings, task: Path) -> Cache:
+    whole = Path(settings.cache_dir or "")
+    if not settings.cache_per_task:
+        return Cache(whole, settings.flush_interval, task)
+    return Cache(part_of(whole, f"{task.parent.name}-{task.name}"), settings.flush_interval, task, whole)
 
 
 def _write_status(path: Path, meters: Mapping[tuple[str, int, str], Meter], finished: bool) -> None:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 # Where and how fast a recipe runs changes no record; what is asked, of which model, does.
-_PLACE_AND_PACE = {"output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name", "target"}
+_PLACE_AND_PACE = {
+    "output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name", "target", "shards",
+}  # fmt: skip
 _MODEL_PACE = {
     "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
     "price", "adaptive", "rpm", "tpm", "first_byte_timeout", "read_timeout", "connect_timeout", "hedge",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,12 +25,12 @@ class ModelConfig:
     api_key: str = "${AUTOIF_API_KEY:-}"
     """a reference to an environment variable, `${NAME}`; the key itself never stands in a recipe"""
     max_concurrency: int = 64
-    """requests in flight, over all its servers"""
+    """requests in flight, over all its servers and all tasks of the run"""
     adaptive: bool = True
     """whether to ask less of a server that refuses a fifth of the requests or more (429, 503, time-outs), and more
     again, up to max_concurrency, once it keeps up"""
     rpm: int | None = None
-    """the most requests in any 60 seconds"""
+    """the most requests in any 60 seconds; of several tasks, each has an equal part"""
     tpm: int | None = None
     """the most tokens in any 60 seconds, prompts and completions; what a request will take is estimated before it is
     sent and corrected after"""
@@ -89,6 +89,32 @@ class ModelConfig:
         listed = self.base_url.split(",") if isinstance(self.base_url, str) else self.base_url
         return tuple(dict.fromkeys(url.strip().rstrip("/") for url in listed if url.strip()))
 
+    def share(self, tasks: int, at_once: int) -> ModelConfig:
+        """What each of `tasks` tasks may ask, of which `at_once` run side by side: together no more than the whole,
+        where that suffices for all."""
+        parts: dict[str, Any] = {
+            name: max(1, whole // among) for name, whole, among in self._shared_out(tasks, at_once)
+        }
+        return replace(self, **parts)
+
+    def too_little_for(self, tasks: int, at_once: int) -> str:
+        """Which limit leaves nothing for one of the tasks; nothing if all do."""
+        for name, whole, among in self._shared_out(tasks, at_once):
+            if whole < among:
+                return f"{name} is {whole}, and {among} tasks{' at once' if among < tasks else ''} need at least 1 each"
+        return ""
+
+    def _shared_out(self, tasks: int, at_once: int) -> list[tuple[str, int, int]]:
+        # A task does not know what another, which has ended, has asked within the last minute.
+        named = [("max_concurrency", self.max_concurrency, at_once), ("rpm", self.rpm, tasks), ("tpm", self.tpm, tasks)]
+        return [(name, whole, among) for name, whole, among in named if whole is not None]
+
+    @property
+    def key_name(self) -> str | None:
+        """The environment variable that may hold its key."""
+        match = _ENV_REFERENCE.match(self.api_key)
+        return match[1] if match else None
+
     def missing_key(self) -> str | None:
         """The name of the environment variable that should hold the key and does not; None if all is well."""
         match = _ENV_REFERENCE.match(self.api_key)
@@ -96,8 +122,7 @@ class ModelConfig:
 
     def secret(self) -> str:
         """The key, read from the environment now. Never store or print it."""
-        match = _ENV_REFERENCE.match(self.api_key)
-        return os.environ.get(match[1], "").strip() if match else ""
+        return os.environ.get(self.key_name, "").strip() if self.key_name else ""
 
 
 def _check_address(address: str, alone: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import json
 import os
 import re
@@ -128,11 +129,50 @@ def _merged(runs: Iterable[Path], stack: contextlib.ExitStack) -> Iterator[bytes
 
 
 def count_rows(path: Path) -> int:
-    """The number of rows of a JSONL file; 0 if it is not there."""
+    """The number of rows of a JSONL file, or of the shards that it was split into; 0 if it is not there."""
     if not path.is_file():
-        return 0
+        return sum(map(count_rows, shards_of(path)))
     with path.open("rb") as file:
         return sum(1 for _ in file)
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files that a JSONL file was split into, in order."""
+    return sorted(path.with_suffix("").glob("shard_*.jsonl"))
+
+
+def split(path: Path, shards: int) -> None:
+    """Replaces a JSONL file by so many, in a folder of its name, which one after another hold the same bytes. The file
+    goes last, so that there is a whole one at any time.
+
+    Raises:
+        StopRun: the disk is full or cannot be written; the file stays.
+    """
+    rows, folder = count_rows(path), path.with_suffix("")
+    names = [folder / f"shard_{number:05d}.jsonl" for number in range(shards)]
+    try:
+        folder.mkdir(exist_ok=True)
+        with path.open("rb") as file:
+            for number, name in enumerate(names):
+                aside = name.with_name(f".{name.name}.tmp")
+                with aside.open("wb") as out:
+                    out.writelines(itertools.islice(file, rows * (number + 1) // shards - rows * number // shards))
+                    out.flush()
+                    os.fsync(out.fileno())
+                aside.replace(name)
+        for old in set(shards_of(path)) - set(names):
+            old.unlink()
+        path.unlink()
+    except OSError as error:
+        raise StopRun(f"cannot write {folder}: {error.strerror}; {path} holds all records") from error
+
+
+def forget_shards(path: Path) -> None:
+    """Deletes the files that an earlier one was split into."""
+    for shard in shards_of(path):
+        shard.unlink()
+    with contextlib.suppress(OSError):  # not there, or not ours alone
+        path.with_suffix("").rmdir()
 
 
 def write_json(path: Path, value: object) -> None:

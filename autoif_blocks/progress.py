@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -109,7 +110,8 @@ class ConsoleListener:
         for line in lines:
             self.note(line)
         everything = result["all_commands"]
-        file = f"{self._target}/{result['steps'][-1]['file']}"
+        file = Path(self._target) / result["steps"][-1]["file"]
+        file = file if file.is_file() else file.with_suffix("") / "shard_*.jsonl"
         enough = f" (target {self._wanted}; all that were accepted are kept)" if self._wanted else ""
         self.note(f"{result['records']} records in {file}{enough}   {_spent(result['totals'], result['seconds'])}")
         if everything["commands"] > 1:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .blocks.kinds import Generator
 from .budget import Budget
 from .cache import CacheConfig
 from .errors import RecipeError
@@ -45,8 +46,15 @@ class Recipe:
     cache: CacheConfig = field(default_factory=CacheConfig)
     target: int | None = None
     """run until so many records have come to the end"""
+    shards: int | None = None
+    """the last step's records in so many files, `<step>/shard_00000.jsonl` and so on; None: in one"""
     inputs: tuple[Path, ...] = field(default=())
     """the files that its blocks read"""
+
+    @property
+    def cache_per_task(self) -> bool:
+        """Whether each task writes completions to a file of its own."""
+        return self.executor.type != "local" if self.cache.per_task is None else self.cache.per_task
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -94,7 +102,7 @@ class Recipe:
 
 _TOP = (
     "name", "seed", "text", "output_dir", "cache_dir", "flush_interval", "models", "sandbox", "executor", "budget",
-    "cache", "target", "steps",
+    "cache", "target", "shards", "steps",
 )  # fmt: skip
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "a word"),
@@ -140,7 +148,9 @@ class _Check:
             if name not in (names := [step.name for step in steps]):
                 hint = nearest(name, names, "steps")
                 self.source.add(("cache", "keep"), "", f"cache: keep names a step '{name}', which is not there; {hint}")
-        self._check_target(steps)
+        self._check_counts(steps)
+        if executor is not None:
+            self._check_shares(executor, models, placed)
         check_flow(self.source, placed)
         if self.source.problems:
             return None
@@ -150,11 +160,22 @@ class _Check:
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
             models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget, cache,
-            self.data.get("target"), tuple(wiring.inputs),
+            self.data.get("target"), self.data.get("shards"), tuple(wiring.inputs),
         )  # fmt: skip
 
-    def _check_target(self, steps: Sequence[Step]) -> None:
-        target = self.data.get("target")
+    def _check_shares(
+        self, executor: ExecutorConfig, models: Mapping[str, ModelConfig | None], placed: list[Placed]
+    ) -> None:
+        for name in sorted({here.block.model for here in placed if isinstance(here.block, Generator)}):
+            config = models.get(name)
+            if config is not None and (short := config.too_little_for(executor.tasks, executor.at_once)):
+                message = f"executor: model '{name}': {short}: lower tasks or workers, or raise it"
+                self.source.add(("executor",), "", message)
+
+    def _check_counts(self, steps: Sequence[Step]) -> None:
+        target, shards = self.data.get("target"), self.data.get("shards")
+        if shards is not None and (not isinstance(shards, int) or isinstance(shards, bool) or shards < 1):
+            self.source.add(("shards",), "", f"shards must be a number of files, at least 1, got {shown(shards)}")
         if target is None:
             return
         if not isinstance(target, int) or isinstance(target, bool) or target < 1:

@@ -85,6 +85,11 @@ def _from_file(folder: Path, name: str, class_name: str) -> type[PipelineStep]:
     return found
 
 
+def loaded_from(cls: type) -> Path | None:
+    """The file beside a recipe that a class came from; None if it is of an installed package."""
+    return _loaded[cls.__module__][0] if cls.__module__ in _loaded else None
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.resolve().is_file()

@@ -7,20 +7,22 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from .errors import AutoIFError
-from .outputs import count_rows, merge
+from .outputs import count_rows, forget_shards, merge, split
 from .state import StepCounts
 
 _FOLDERS = ("", "dropped", "discarded")
 
 
 def place(
-    work: Path, output: Path, counts: Sequence[StepCounts], stay: Collection[str] = (), replace: bool = True
-) -> dict[str, int]:
+    work: Path, output: Path, counts: Sequence[StepCounts], stay: Collection[str] = (), replace: bool = True,
+    shards: int | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Merges what the tasks have left in `work` into the files in `output`, and returns the rows of each.
 
     Args:
         stay: the steps whose files are left alone.
         replace: False leaves alone, too, whatever else steps write if there is more of it than this run has.
+        shards: how many files the last step's is split into.
     """
     parts: dict[str, list[Path]] = {}
     for folder in work.glob("stage-*/*/"):
@@ -33,9 +35,13 @@ def place(
         less = not replace and file not in of_steps and sum(map(count_rows, paths)) < count_rows(output / file)
         if of_steps.get(file) not in stay and not less:
             rows[file] = merge(paths, output / file)
+            forget_shards(output / file)
     for file, step in of_steps.items():
         if step not in stay and file not in rows:  # a run that was stopped may not have come to all of its steps
             (output / file).unlink(missing_ok=True)
+            forget_shards(output / file)
+    if shards is not None and counts[-1].file in rows:
+        split(output / counts[-1].file, shards)
     return rows
 
 

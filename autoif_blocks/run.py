@@ -20,13 +20,14 @@ from .blocks.base import Block
 from .blocks.filters import Limit
 from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
+from .cache_parts import fold
 from .context import RunSettings
 from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed
-from .executors import execute, stages_of
+from .executors import check_before, execute, stages_of
 from .growth import Grower, Rounds
 from .identity import identity, refuse_to_overwrite
 from .models import SIMULATED
-from .outputs import CACHE_LOCK, held, write_json
+from .outputs import CACHE_LOCK, forget_shards, held, write_json
 from .recipe import Recipe
 from .results import check_counts, further, place
 from .salvage import repair
@@ -94,7 +95,7 @@ class _Run:
         self.recipe = replace(recipe, target=None) if self.aside else recipe
         self.options = options
         self.output = recipe.output_dir
-        self.work = self.output / WORK
+        self.work = (self.output / WORK).absolute()  # tasks may be begun elsewhere
         first = recipe.step_number(options.start_step)
         last = recipe.step_number(options.end_step) if options.end_step is not None else len(recipe.steps)
         if first > last:
@@ -116,6 +117,7 @@ class _Run:
         self._check_before(earlier)
         self._note(repair(self.recipe.cache_dir))
         self._note(self._partial_before(earlier))
+        self._fold()
         if not self.options.resume:
             self._start_afresh(earlier)
         self.series = Series.before(
@@ -138,6 +140,7 @@ class _Run:
         at_once = self._abort if self.options.exit_when_aborted else None
         try:
             with contextlib.ExitStack() as stack:
+                stack.callback(self._fold)
                 stack.enter_context(told_by_signals(flag, at_once))
                 stack.enter_context(told_when(flag, self._tell, at_once))
                 urls: dict[str, str] = {}
@@ -189,7 +192,8 @@ class _Run:
             # Less than an earlier run had is right where it is all that was asked for, as now with --overwrite.
             done = whole and (self.rounds is None or self.rounds.reached)
             self.stay = set() if done else self._further(counts)
-            rows = place(self.work, self.output, counts, self.stay, replace=done or self.replacing)
+            shards = self.recipe.shards if self.steps[-1].number == len(self.recipe.steps) else None
+            rows = place(self.work, self.output, counts, self.stay, done or self.replacing, shards)
             for path in stale:
                 if str(path.relative_to(self.output)) not in rows:
                     path.unlink(missing_ok=True)
@@ -226,6 +230,7 @@ class _Run:
         if not self.options.overwrite and self._files_of(earlier):
             target = None if self.after_growth else self.rounds.target if self.rounds else 0
             refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit, target)
+        check_before(self.recipe.executor, [self.work, self.recipe.cache_dir])
         first = self.steps[0].number
         if first > 1 and not (before := self.output / self.recipe.steps[first - 2].file).is_file():
             raise RecipeError(
@@ -253,12 +258,18 @@ class _Run:
         files = self._files_of(earlier)
         for path in files:
             path.unlink()
+        forget_shards(self.output / self.recipe.steps[-1].file)
         if self.steps[0].number == 1:
             (self.output / "run.json").unlink(missing_ok=True)
         self._note(
             f"--no-resume: deleted {completions} completions in {self.recipe.cache_dir} and {len(files)} step files "
             f"in {self.output}"
         )
+
+    def _fold(self) -> None:
+        """The parts of the cache that tasks have written, now or before this run was killed, into the whole."""
+        for said in fold(self.recipe.cache_dir):
+            self._note(said)
 
     def _note(self, text: str | None) -> None:
         if text and self.options.listener:
@@ -281,13 +292,13 @@ class _Run:
 
     def _execute(self, urls: dict[str, str], paid: Meter) -> bool:
         settings = RunSettings(
-            work_dir=str(self.work), cache_dir=str(self.recipe.cache_dir), seed=self.recipe.seed,
-            models=self.recipe.models, base_urls=urls, sandbox=self.recipe.sandbox,
-            flush_interval=self.recipe.flush_interval, stop_file=str(self.work / "stop.json"),
-            budget=self.recipe.budget, began=self.began, paid=paid,
+            work_dir=str(self.work), cache_dir=str(self.recipe.cache_dir.absolute()),
+            cache_per_task=self.recipe.cache_per_task, seed=self.recipe.seed, models=self.recipe.models,
+            base_urls=urls, sandbox=self.recipe.sandbox, flush_interval=self.recipe.flush_interval,
+            stop_file=str(self.work / "stop.json"), budget=self.recipe.budget, began=self.began, paid=paid,
         )  # fmt: skip
         stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
-        return execute(stages, self.recipe.executor, settings, self.output / "logs")
+        return execute(stages, self.recipe.executor, settings, self.work.parent / "logs")
 
     def _blocks(self) -> Iterator[Block]:
         """Fresh blocks in order, each knowing its place, a file behind every step."""

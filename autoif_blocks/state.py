@@ -15,6 +15,9 @@ from .accounting import Meter, total
 if TYPE_CHECKING:
     from .steps import Step
 
+STAGES = "stages.json"
+"""in the work folder: the steps that are run, and how many tasks each stage has"""
+
 # What counts of a round whose records the next one makes again.
 _COSTS = {
     "requests", "retries", "completions", "prompt_tokens", "completion_tokens", "cost", "hedges", "busy", "latency",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from datatrove.pipeline.base import PipelineStep
@@ -12,18 +12,53 @@ from .blocks.foreign import Foreign
 from .options import fitted
 from .source import Where
 
+# Which types an option has a meaning for; for all, if it is not here.
+_TYPES = {
+    "cpus_per_task": ("ray", "slurm"), "mem_per_cpu_gb": ("ray", "slurm"), "address": ("ray",),
+    **dict.fromkeys(("partition", "time", "qos", "sbatch_args", "env_command", "max_array_size"), ("slurm",)),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ExecutorConfig:
-    """How a run is spread: `tasks` shards of the records, `workers` processes at a time."""
+    """How a run is spread: `tasks` shards of the records, `workers` of them at a time."""
 
-    type: Literal["local"] = "local"
+    type: Literal["local", "ray", "slurm"] = "local"
+    """`local`: processes of this machine; `ray` and `slurm`: a cluster whose machines share the output directory"""
     tasks: int = 1
     workers: int = 1
+    cpus_per_task: int = 1
+    mem_per_cpu_gb: int = 2
+    address: str | None = None
+    """Ray's, of a running cluster; None: RAY_ADDRESS, the cluster of this machine, or one that lasts for the run"""
+    partition: str | None = None
+    time: str | None = None
+    """a task's limit as sbatch takes it: "20:00:00", or "90" minutes"""
+    qos: str | None = None
+    sbatch_args: dict[str, str | int | None] | None = None
+    """more options for sbatch: {account: …, exclusive: null}"""
+    env_command: str | None = None
+    """a line of shell at the head of each job, to load modules for example"""
+    max_array_size: int = 1001
+    """the most tasks that the cluster takes as one array; more become several, one after another"""
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.workers < 1:
             raise ValueError(f"tasks and workers must be at least 1, got {self.tasks} and {self.workers}")
+        for name in ("cpus_per_task", "mem_per_cpu_gb", "max_array_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for option in fields(self):
+            types = _TYPES.get(option.name, ("local", "ray", "slurm"))
+            if self.type not in types and getattr(self, option.name) != option.default:
+                raise ValueError(f"{option.name} is an option of type {' and '.join(types)}, not of {self.type}")
+        if self.type == "slurm" and not (self.partition and self.time):
+            raise ValueError('type slurm needs a partition and a time, like "20:00:00"')
+
+    @property
+    def at_once(self) -> int:
+        """Tasks that run side by side."""
+        return min(self.tasks, self.workers)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Stop:
     """`signal`, `budget` or `failure`"""
     why: str
     deadline: float
-    """on the monotonic clock, which the processes of a machine share"""
+    """in seconds since 1970: the tasks of a run may be on several machines"""
 
 
 class StopFlag:
@@ -46,7 +46,7 @@ class StopFlag:
 
     def request(self, kind: str, why: str = "", grace: float = GRACE) -> None:
         """Asks the run to end. The first to ask is the one whose reason counts; a later one may shorten the time."""
-        deadline = time.monotonic() + grace
+        deadline = time.time() + grace
         before = self.look()
         if before is not None:
             kind, why, deadline = before.kind, before.why, min(deadline, before.deadline)
@@ -68,7 +68,7 @@ class StopFlag:
     @property
     def overdue(self) -> bool:
         """Whether the time for what was in flight is over."""
-        return self.stop is not None and time.monotonic() >= self.stop.deadline
+        return self.stop is not None and time.time() >= self.stop.deadline
 
 
 _flags: WeakValueDictionary[str, StopFlag] = WeakValueDictionary()
@@ -137,7 +137,7 @@ def told_when(flag: StopFlag, tell: Callable[[Stop], None], overdue: Callable[[]
         if not told:
             told = True
             tell(stop)
-        if overdue is not None and time.monotonic() > stop.deadline + GRACE / 2:
+        if overdue is not None and time.time() > stop.deadline + GRACE / 2:
             overdue()
 
     with every(LOOK, watch, "autoif-stop"):

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,18 @@ _LAST_WORDS = 3.0  # seconds that the other tasks have, after one has failed, to
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_in_workers(run_task: Callable[[int], object], tasks: int, workers: int, flag: StopFlag) -> None:
-    """Calls `run_task(0)` to `run_task(tasks - 1)` in `workers` processes; leaves no process behind.
+def run_in_workers(run_task: Callable[[int], object], ranks: Sequence[int], workers: int, flag: StopFlag) -> None:
+    """Calls `run_task` with each rank, in `workers` processes; leaves no process behind.
 
     Raises:
         StopRun: a process died, or a task failed in a way that was not foreseen.
         AutoIFError: what a task raised.
     """
-    waiting = deque(range(tasks))
+    waiting = deque(ranks)
     crew: list[_Worker] = []
     try:
         with _signals_held():  # a child hears none of them before it can say what to do with them
-            crew += (_Worker(run_task) for _ in range(min(workers, tasks)))
+            crew += (_Worker(run_task) for _ in range(min(workers, len(ranks))))
         while waiting or any(worker.rank is not None for worker in crew):
             for worker in crew:
                 if worker.rank is None and waiting:

@@ -31,6 +31,8 @@ class FakeModel:
         self.answer: Callable[[str], Reply] = lambda prompt: "ok"
         self.bodies: list[dict[str, Any]] = []
         self.prompts: list[str] = []
+        self.latency = 0.0
+        self.in_flight = self.most_in_flight = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -50,6 +52,10 @@ class FakeModel:
         prompt = body["messages"][-1]["content"]
         self.bodies.append(body)
         self.prompts.append(prompt)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(self.latency)
+        self.in_flight -= 1
         reply = self.answer(prompt)
         if isinstance(reply, int):
             return web.json_response({"error": {"message": "as the test wishes"}}, status=reply)

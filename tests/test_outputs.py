@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import Bench, FakeModel, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autoif_blocks import outputs
 from autoif_blocks.errors import StopRun
-from autoif_blocks.outputs import count_rows, merge
+from autoif_blocks.outputs import count_rows, forget_shards, merge, shards_of, split
+from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import to_line
+from autoif_blocks.run import RunOptions
 
 ROWS = st.lists(st.tuples(st.text(max_size=5), st.text(max_size=8)), max_size=20)
 
@@ -102,3 +105,49 @@ def test_a_run_on_a_full_disk_says_so(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr or "full" in done.stderr
+
+
+@given(ROWS, st.lists(st.integers(1, 30), min_size=1, max_size=3))
+def test_shards_one_after_another_hold_the_same_bytes(rows: list[tuple[str, str]], sizes: list[int]) -> None:
+    whole = b"".join(to_line({"id": name, "value": value}) for name, value in rows)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "sft.jsonl"
+        for shards in sizes:  # each in the place of the one before
+            path.write_bytes(whole)
+            split(path, shards)
+            assert not path.exists()
+            assert [found.name for found in shards_of(path)] == [
+                f"shard_{number:05d}.jsonl" for number in range(shards)
+            ]
+            assert b"".join(found.read_bytes() for found in shards_of(path)) == whole
+            assert count_rows(path) == len(rows)
+            counts = [count_rows(found) for found in shards_of(path)]
+            assert max(counts) - min(counts) <= 1
+        forget_shards(path)
+        assert list(Path(name).iterdir()) == []
+
+
+def test_a_run_leaves_its_last_step_in_shards_or_in_one_file_as_the_recipe_says(bench: Bench, model: FakeModel) -> None:
+    steps, records = "  - {name: r, block: respond, prompt: 'say {{ number }}'}\n", [{"number": i} for i in range(25)]
+    bench.run(steps, records)
+    before = tree(bench.out)
+    whole = before.pop("r.jsonl")
+
+    def sharded(executor: str, shards: int, **options: object) -> None:
+        recipe = Recipe.load(bench.recipe(steps, records, f"shards: {shards}\n{executor}"))
+        assert recipe.run(RunOptions(**options))["records"] == 25  # type: ignore[arg-type]
+        now = tree(bench.out)
+        parts = [now.pop(f"r/shard_{number:05d}.jsonl") for number in range(shards)]
+        assert b"".join(parts) == whole
+        assert now == before
+
+    sharded("", 4)
+    sharded("executor: {tasks: 3, workers: 2}", 2)
+    sharded("", 3, resume=False)
+    model.answer = lambda prompt: 401
+    with pytest.raises(StopRun):  # what came less far leaves the shards as they are
+        Recipe.load(bench.recipe(steps, [*records, {"number": 99}], "shards: 3")).run(RunOptions(overwrite=True))
+    assert b"".join(path.read_bytes() for path in shards_of(bench.out / "r.jsonl")) == whole
+    model.answer = lambda prompt: "ok"
+    bench.run(steps, records, overwrite=True)
+    assert tree(bench.out) == {**before, "r.jsonl": whole}

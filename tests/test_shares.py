@@ -1,0 +1,78 @@
+"""Several tasks keep what a recipe promises of a model, and give the results that one task gives."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Bench, FakeModel, tree
+
+from autoif_blocks.errors import RecipeError
+from autoif_blocks.models import ModelConfig
+from autoif_blocks.recipe import Recipe
+
+RESPOND = "  - {name: r, block: respond, n: 1, prompt: 'say {{ number }}'}\n"
+NUMBERS = [{"number": i} for i in range(60)]
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 7), (3, 6)])
+def test_tasks_together_never_ask_more_at_once_than_the_recipe_says(
+    bench: Bench, model: FakeModel, workers: int, most: int
+) -> None:
+    model.latency = 0.05
+    path = bench.recipe(RESPOND, NUMBERS, f"executor: {{tasks: 8, workers: {workers}}}")
+    path.write_text(path.read_text().replace("max_retry_wait: 0.05", "max_concurrency: 7"))
+    Recipe.load(path).run()
+    assert len(model.prompts) == 60
+    assert 2 <= model.most_in_flight <= most
+
+
+@pytest.mark.parametrize(("tasks", "at_once"), [(1, 1), (2, 2), (3, 2), (7, 7), (16, 3), (100, 64)])
+def test_shares_never_exceed_the_whole_and_none_is_empty(tasks: int, at_once: int) -> None:
+    whole = ModelConfig("http://host/v1", "m", max_concurrency=64, rpm=100, tpm=None)
+    share = whole.share(tasks, at_once)
+    assert whole.too_little_for(tasks, at_once) == ""
+    for name, among in (("max_concurrency", at_once), ("rpm", tasks)):
+        assert 1 <= getattr(share, name) <= getattr(whole, name) / among < getattr(share, name) + 1
+    assert share.tpm is None
+    assert whole.share(1, 1) == whole
+
+
+@pytest.mark.parametrize(
+    ("limit", "executor", "said"),
+    [
+        (
+            "max_concurrency: 2",
+            "tasks: 4, workers: 3",
+            "max_concurrency is 2, and 3 tasks at once need at least 1 each",
+        ),
+        ("rpm: 1", "tasks: 2, workers: 1", "rpm is 1, and 2 tasks need at least 1 each"),
+        ("max_concurrency: 2", "tasks: 9, workers: 2", ""),
+        ("max_concurrency: 2", "tasks: 2, workers: 9", ""),
+    ],
+)
+def test_a_limit_that_leaves_nothing_for_a_task_is_told_by_its_line(
+    bench: Bench, limit: str, executor: str, said: str
+) -> None:
+    path = bench.recipe(RESPOND, NUMBERS[:1], f"executor: {{{executor}}}")
+    path.write_text(path.read_text().replace("max_retry_wait: 0.05", limit))
+    if not said:
+        Recipe.load(path)
+        return
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(path)
+    assert f":2: executor: model 'teacher': {said}: lower tasks or workers, or raise it" in str(caught.value)
+
+
+DEDUP = "  - {name: d, block: dedup, on: [half]}\n  - {name: r, block: respond, n: 2, prompt: 'say {{ half }}'}\n"
+
+
+def halves(count: int) -> list[dict[str, int]]:
+    return [{"number": i, "half": i // 2} for i in range(count)]
+
+
+@pytest.mark.parametrize("tasks", [2, pytest.param(1000, marks=pytest.mark.heavy)])
+def test_more_tasks_than_records_give_the_same_bytes(bench: Bench, model: FakeModel, tasks: int) -> None:
+    few = halves(50 if tasks > 2 else 1)
+    bench.run(DEDUP, few)
+    before = tree(bench.out)
+    bench.run(DEDUP, few, f"executor: {{tasks: {tasks}, workers: 2}}", resume=False)
+    assert tree(bench.out) == before

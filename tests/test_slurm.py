@@ -1,0 +1,191 @@
+"""The same recipe on a real Slurm: `.ci/run` installs its packages, and these tests start a cluster of one node."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slurm_cluster
+from conftest import AUTOIF, SMALL, rows, tree, wait_for_completions
+from scattered import SECRET, autoif, has, project, start
+from test_stopping import counts_add_up, run_json, teacher
+
+pytestmark = [pytest.mark.heavy, pytest.mark.slurm]
+
+CLUSTER = ", partition: main, time: '10'"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    if said := slurm_cluster.missing():
+        pytest.fail(said) if os.environ.get("AUTOIF_SLURM") == "required" else pytest.skip(said)
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm_cluster.slurm(Path(folder)) as environment:
+        yield environment
+
+
+def queue(env: dict[str, str]) -> list[str]:
+    """Jobs with their array index and what they wait for: `7_1|None`."""
+    return subprocess.check_output(["squeue", "-h", "-r", "-o", "%i|%r"], env=env, text=True).split()
+
+
+def jobs(env: dict[str, str]) -> list[dict[str, str]]:
+    """All jobs that the controller remembers."""
+    listed = subprocess.check_output(["scontrol", "-o", "show", "jobs"], env=env, text=True).splitlines()
+    return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in listed if line]
+
+
+def wait_until(done: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Callable[[str], dict[str, bytes]]:
+    """The files of the small recipe, run on this machine."""
+
+    def run(url: str) -> dict[str, bytes]:
+        folder = project(tmp_path / "local", url, "local", "")
+        done = autoif("run", "recipe.yaml", "--quiet", env=dict(os.environ), cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return tree(folder / "out")
+
+    return run
+
+
+def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    with teacher("--api-key", SECRET) as url:
+        env = {**cluster, "AUTOIF_API_KEY": SECRET}
+        arguments = ["run", AUTOIF, *SMALL, "--base-url", url]
+        executor = "executor={type: slurm, tasks: 4, workers: 2, partition: main, time: '10'}"
+        assert autoif(*arguments, "--output-dir", "local", env=env, cwd=tmp_path).returncode == 0
+        done = autoif(*arguments, "--output-dir", "out", "--set", executor, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "out") == tree(tmp_path / "local")
+    counts_add_up(tmp_path / "out")
+    assert list((tmp_path / "out" / "logs").rglob("executor.pik"))
+    assert list((tmp_path / "out" / "logs").rglob("launch_script.slurm"))
+    assert has(tmp_path, SECRET) == []
+    assert queue(cluster) == []
+    mine = [job for job in jobs(cluster) if job["JobName"].startswith("autoif-")]
+    first, second = ([job for job in mine if job["JobName"].endswith(end)] for end in ("-0", "-1"))
+    assert (len(first), len(second)) == (1, 4)
+    assert {job["JobState"] for job in mine} == {"COMPLETED"}
+    assert max(job["EndTime"] for job in first) <= min(job["StartTime"] for job in second)
+
+
+def test_a_cancelled_task_is_told_and_the_same_command_finishes(
+    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
+) -> None:
+    with teacher() as url:
+        whole = local(url)
+    folder = project(tmp_path / "project", "", "slurm", CLUSTER)
+    with teacher("--latency", "0.7", "--latency-sigma", "0") as url:
+        project(folder, url, "slurm", CLUSTER)
+        run = start(folder, cluster)
+        wait_for_completions(folder / "out", 12)
+        victim = next(job.split("|")[0] for job in queue(cluster) if "_1|" in job and job.endswith("|None"))
+        subprocess.run(["scancel", victim], env=cluster, check=True)
+        _, said = run.communicate(timeout=90)
+    assert run.returncode == 1
+    assert "task 1 of stage 0 did not come to an end" in said
+    assert "run again to continue" in said
+    assert "Traceback" not in said
+    assert queue(cluster) == []  # those that depended on it are gone
+    assert run_json(folder / "out")["state"] == "failed"
+    with teacher() as url:
+        project(folder, url, "slurm", CLUSTER)
+        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert tree(folder / "out") == whole
+    totals, step = run_json(folder / "out")["totals"], run_json(folder / "out")["steps"][1]
+    assert step["hits"] >= 12  # what was paid for was kept
+    assert step["hits"] + step["completions"] == 64
+    assert totals["completions"] < 64 + len(rows(folder / "out" / "unlike.jsonl"))
+
+
+def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(
+    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
+) -> None:
+    with teacher() as url:
+        whole = local(url)
+    with teacher("--latency", "0.7", "--latency-sigma", "0") as url:
+        folder = project(tmp_path / "project", url, "slurm", CLUSTER)
+        run = start(folder, cluster)
+        wait_for_completions(folder / "out", 12)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "the same command continues" in said
+    assert queue(cluster) == []
+    assert run_json(folder / "out")["state"] == "stopped"
+    counts_add_up(folder / "out")
+    with teacher() as url:
+        project(folder, url, "slurm", CLUSTER)
+        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert tree(folder / "out") == whole
+
+
+def test_jobs_of_a_killed_run_keep_the_next_one_away_until_they_are_gone(
+    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
+) -> None:
+    with teacher() as url:
+        whole = local(url)
+    with teacher("--latency", "1", "--latency-sigma", "0") as url:
+        folder = project(tmp_path / "project", url, "slurm", CLUSTER)
+        run = start(folder, cluster)
+        wait_for_completions(folder / "out", 12)
+        run.kill()
+        run.communicate()
+        refused = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
+        assert refused.returncode == 1
+        assert "jobs of an earlier command are still in Slurm's queue" in refused.stderr
+        told = refused.stderr.split("`scancel ")[1].split("`")[0].split()
+        subprocess.run(["scancel", *told], env=cluster, check=True)
+        wait_until(lambda: not queue(cluster))
+    with teacher() as url:
+        project(folder, url, "slurm", CLUSTER)
+        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert tree(folder / "out") == whole
+    assert run_json(folder / "out")["steps"][1]["hits"] >= 12
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (", partition: nowhere, time: '10'", "(partition nowhere, time 10, 0 sbatch_args): Invalid partition name"),
+        (", partition: main, time: '10', sbatch_args: {nodelist: mars}", "Invalid node name"),
+        (", partition: main, time: soon", "time soon"),
+    ],
+)
+def test_what_slurm_refuses_is_told_in_a_sentence(
+    cluster: dict[str, str], tmp_path: Path, more: str, said: str
+) -> None:
+    folder = project(tmp_path, "http://127.0.0.1:9/v1", "slurm", more)
+    done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "executor: Slurm refuses the job" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failure_in_a_job_is_told_as_if_it_were_here(cluster: dict[str, str], tmp_path: Path) -> None:
+    with teacher("--api-key", SECRET) as url:
+        folder = project(tmp_path, url, "slurm", CLUSTER)
+        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
+    assert done.returncode == 3, done.stderr
+    assert json.loads((folder / "out" / "run.json").read_text())["state"] == "failed"
+    assert queue(cluster) == []
