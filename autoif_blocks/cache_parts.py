@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from .cache import FILE_NAME, configure, connect, transaction
+from .cache import FILE_NAME, configure, connect, create, transaction
 from .errors import StopRun
 from .salvage import mark, repair
 
@@ -37,14 +37,14 @@ def fold(folder: Path) -> Iterator[str]:
         return
     try:
         with closing(connect(folder / FILE_NAME)) as db:
-            configure(db)
+            configure(db) if any(db.execute("SELECT 1 FROM sqlite_master")) else create(db)
             for part in parts:
                 if (said := repair(part)) is not None:
                     yield said
                 db.execute("ATTACH ? AS part", (str(part / FILE_NAME),))
                 with transaction(db):
                     db.execute(
-                        "INSERT INTO completions (key, made, step, crc, value) SELECT key, made, step, crc, value "
+                        "INSERT INTO main.completions (key, made, step, crc, value) SELECT key, made, step, crc, value "
                         "FROM part.completions WHERE 1 ORDER BY number ON CONFLICT (key) DO UPDATE "
                         "SET made = excluded.made, step = excluded.step, crc = excluded.crc, value = excluded.value"
                     )

@@ -179,6 +179,28 @@ def diff(before: str, after: str, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("recipe", type=click.Path())
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Run on N records for real, and reckon.")
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+@_scripts_options
+def plan(recipe: str, overrides: tuple[str, ...], sample: int | None, as_json: bool, **scripts: Any) -> None:
+    """Show how RECIPE is cut into stages and tasks; with --sample, what a run will take.
+
+    The sample is asked of the models, so it costs what it says; its completions are kept for the run.
+
+    \b
+    autoif plan autoif.yaml
+    autoif plan autoif.yaml --sample 10 --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-72B-Instruct
+    """
+    from .autoif import overrides_for
+    from .plan import show
+    from .recipe import Recipe
+
+    show(Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides]), sample, as_json)
+
+
+@cli.command()
 @click.argument("name", required=False)
 def blocks(name: str | None) -> None:
     """List the blocks, or describe NAME: what it does, its options, what it reads and writes."""

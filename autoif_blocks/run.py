@@ -62,6 +62,8 @@ class RunOptions:
     resume: bool = True
     """replay completions that an earlier run has paid for; False deletes them first"""
     listener: Listener | None = None
+    limit_reading: bool = True
+    """whether the limit holds for what step 1 reads, too"""
     exit_when_aborted: bool = False
     """the command line's own: a second Ctrl-C ends the whole process within a second, whatever it is doing"""
 
@@ -310,7 +312,7 @@ class _Run:
                 chain.insert(0, ReadStep(str(self.output / self.recipe.steps[first - 2].file)))
             if self.options.limit is not None and step.number == 1:
                 for block in chain:
-                    if isinstance(block, Reader):
+                    if isinstance(block, Reader) and self.options.limit_reading:
                         block.limit = self.options.limit
                 # Before what the step writes beside its records, so that this is limited too.
                 writers = sum(1 for _ in itertools.takewhile(lambda block: block.kind == "writer", reversed(chain)))

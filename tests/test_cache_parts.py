@@ -74,6 +74,14 @@ def test_parts_of_a_killed_run_are_folded_and_the_later_completion_counts(tmp_pa
     assert list(fold(tmp_path)) == []
 
 
+def test_a_part_is_folded_where_there_is_no_whole_yet(tmp_path: Path) -> None:
+    part = Cache(part_of(tmp_path, "first"))
+    part.put(key(1), "paid for", "a")
+    part.close()
+    assert list(fold(tmp_path)) == []
+    assert held(tmp_path) == {"a": 1}
+
+
 def test_what_can_be_read_of_a_damaged_part_is_saved_and_the_loss_is_told(bench: Bench) -> None:
     folder = bench.out / "cache"
     repair(folder)

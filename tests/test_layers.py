@@ -21,7 +21,7 @@ ORDER = """
     options source overrides resolve steps growth flow wiring recipe
     ping identity state outputs results series simulated workers
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
-    run progress autoif describe schema starter compare cache_command status_command
+    run progress autoif plan describe schema starter compare cache_command status_command
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
     teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies

@@ -22,7 +22,7 @@ from .slurm import refuse_beside_jobs, run_on_slurm
 from .stages import RunScope, Stage, carried, folder_of, stages_of
 from .tasks import StageRun, unfinished
 
-__all__ = ["check_before", "execute", "stages_of"]
+__all__ = ["Stage", "check_before", "execute", "stages_of"]
 
 
 def check_before(config: ExecutorConfig, folders: Iterable[Path]) -> None:
