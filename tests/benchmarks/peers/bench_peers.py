@@ -20,11 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,20 +40,23 @@ from schedule import Request, bound, greedy  # noqa: E402
 
 from autoif_blocks.teacher.server import TeacherConfig  # noqa: E402
 
-# Versions are those of the numbers in docs/performance.md. datatrove's extra `inference` also wants vllm and sglang, which
-# an endpoint does not need; distilabel imports requests and does not require it.
+# Versions are those of the numbers in docs/performance.md. datatrove's extra `inference` also wants vllm and sglang,
+# which an endpoint does not need; distilabel imports requests and does not require it.
 PEERS: dict[str, list[str]] = {
     "bare": [],
     "ours": [],
-    "openai": ["openai==3.57.0"],
+    "openai": ["openai[aiohttp]==3.57.0"],
     "datatrove": ["datatrove[io]==0.10.1", "httpx", "aiofiles", "aiosqlite", "pandas"],
     "sdg_hub": ["sdg-hub==0.9.4"],
     "curator": ["bespokelabs-curator==0.1.31"],
     "data_designer": ["data-designer==0.9.7"],
     "distilabel": ["distilabel[openai]==1.5.3", "requests"],
 }
-# Curator and Data Designer count tokens with tiktoken, which would fetch its table from the network; this package, of which
-# nothing is run, holds a copy.
+# What is run, and how: PEER or PEER+VARIANT.
+RUNS = ["bare", "ours", "openai", "openai+aiohttp", "datatrove", "datatrove+resume", "sdg_hub", "curator"]
+RUNS += ["data_designer", "data_designer+defaults", "distilabel", "distilabel+one_batch"]
+# Curator and Data Designer count tokens with tiktoken, which would fetch its table from the network; this package, of
+# which nothing is run for them, holds a copy.
 TOKEN_TABLE = ["litellm==1.83.7"]
 NEED_TOKEN_TABLE = ["curator", "data_designer"]
 # By their documentation: no telemetry, nothing from a hub, no viewer in the browser, no bars.
@@ -116,39 +121,48 @@ def token_table(venvs: Path) -> str:
     return str(folder / "litellm" / "litellm_core_utils" / "tokenizers")
 
 
+@contextmanager
+def teacher(config: TeacherConfig, notes: Path) -> Iterator[str]:
+    """A fresh server; it writes the bodies that came to `notes` in the end."""
+    command = [sys.executable, str(FOLDER / "recording_teacher.py"), str(notes), "--port", "0", "--exit-with-parent"]
+    command += ["--latency", str(config.latency), "--latency-sigma", str(config.latency_sigma)]
+    command += ["--max-slots", str(config.max_slots), "--hostile-rate", str(config.hostile_rate)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def drive(command: Sequence[str], home: str, environment: dict[str, str], limit: float) -> None:
+    """Run a driver in a home of its own, where no run before it has left anything."""
+    said = Path(home, "said.txt")
+    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": home, **QUIET, **environment}
+    with said.open("w") as log:
+        driver = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            code = driver.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise Unable(f"not finished within {limit:g} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(driver.pid, signal.SIGKILL)  # a driver's children may outlive it
+            driver.wait()
+    if code:
+        raise Unable(f"exit code {code}: {last_line(said.read_text(errors='replace').splitlines())}")
+
+
 def measure(name: str, config: TeacherConfig, records: int, venvs: Path, limit: float) -> Outcome:
     """Install what is needed, run a driver beside a fresh server, and look at what came of it."""
-    python, more = python_of(name, venvs), QUIET
-    if name in NEED_TOKEN_TABLE:
-        more = {**QUIET, "TIKTOKEN_CACHE_DIR": token_table(venvs)}
+    peer, *variant = name.split("+")
+    python = python_of(peer, venvs)
+    environment = {"TIKTOKEN_CACHE_DIR": token_table(venvs)} if peer in NEED_TOKEN_TABLE else {}
     with tempfile.TemporaryDirectory() as home:
-        notes, out, said = (Path(home, file) for file in ("notes.json", "out.json", "said.txt"))
-        command = [
-            sys.executable,
-            str(FOLDER / "recording_teacher.py"),
-            str(notes),
-            "--port",
-            "0",
-            "--exit-with-parent",
-        ]
-        command += ["--latency", str(config.latency), "--latency-sigma", str(config.latency_sigma)]
-        command += ["--max-slots", str(config.max_slots)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as teacher:
-            assert teacher.stdout is not None
-            try:
-                url = teacher.stdout.readline().strip()
-                driver = [python, str(FOLDER / f"peer_{name}.py"), str(out), url, str(config.max_slots), str(records)]
-                environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": home, **more}
-                with said.open("w") as log:
-                    done = subprocess.run(
-                        driver, cwd=home, env=environment, stdout=log, stderr=log, timeout=limit, check=False
-                    )
-            except subprocess.TimeoutExpired:
-                raise Unable(f"not finished within {limit:g} s") from None
-            finally:
-                teacher.terminate()
-        if done.returncode or not out.exists():
-            raise Unable(f"exit code {done.returncode}: {last_line(said.read_text(errors='replace').splitlines())}")
+        notes, out = Path(home, "notes.json"), Path(home, "out.json")
+        with teacher(config, notes) as url:
+            work = [str(out), url, str(config.max_slots), str(records), *variant]
+            drive([python, str(FOLDER / f"peer_{peer}.py"), *work], home, environment, limit)
         result = json.loads(out.read_text())
         prompts: dict[tuple[int, int], list[str]] = defaultdict(list)
         for body in json.loads(notes.read_text()):
@@ -160,10 +174,11 @@ def measure(name: str, config: TeacherConfig, records: int, venvs: Path, limit: 
     return Outcome(result["wall"], result["cpu"], records - len(complete), asks)
 
 
-def is_complete(row: Row, prompts: dict[tuple[int, int], list[str]]) -> bool:
+def is_complete(row: Row, prompts: Mapping[tuple[int, int], list[str]]) -> bool:
+    """Whether a row has its three answers, and each prompt, by step and number, held the answer before."""
     answers: list[Any] = [row.get(field) for field in STEPS]
     return all(isinstance(answer, str) and answer for answer in answers) and all(
-        any(json.dumps(answer)[1:-1] in prompt for prompt in prompts[step, int(row["number"])])
+        any(json.dumps(answer)[1:-1] in prompt for prompt in prompts.get((step, int(row["number"])), ()))
         for step, answer in enumerate(answers[:-1], 1)
     )
 
@@ -173,11 +188,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--slots", type=int, default=64, help="requests in flight")
     parser.add_argument("--latency", type=float, default=0.5, help="mean seconds of an answer")
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=" ".join(PEERS))
+    parser.add_argument("--hostile-rate", type=float, default=0.0, help="a fifth of it are answers with odd characters")
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=RUNS, metavar="NAME", help=" ".join(RUNS))
     parser.add_argument("--venvs", type=Path, default=Path("~/.cache/autoif-peers"), help="where environments are kept")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a driver is given up")
     options = parser.parse_args()
-    config = TeacherConfig(latency=options.latency, latency_sigma=0.8, max_slots=options.slots)
+    config = TeacherConfig(
+        latency=options.latency, latency_sigma=0.8, max_slots=options.slots, hostile_rate=options.hostile_rate
+    )
     requests = [
         Request(seconds_for(config, step, number), step, [(step - 1) * options.records + number] if step else [])
         for step in range(len(STEPS))
@@ -191,16 +209,17 @@ def main() -> None:
     print("| what | wall | share | CPU a request | x bare | lost | requests |\n|---|---|---|---|---|---|---|")
     bare = None
     for name in options.only:
-        version = next((wanted for wanted in PEERS[name]), name)
+        peer, *variant = name.split("+")
+        label = ", ".join([*(PEERS[peer] or [peer])[:1], *variant])
         try:
             outcome = measure(name, config, options.records, options.venvs.expanduser(), options.limit)
         except Unable as reason:
-            print(f"| {version} | {reason} |", flush=True)
+            print(f"| {label} | {reason} |", flush=True)
             continue
         bare = outcome.cpu if name == "bare" else bare
         times = f"{outcome.cpu / bare:.1f}" if bare else "?"
         print(
-            f"| {version} | {outcome.wall:.1f} s | {best / outcome.wall:.3f} | "
+            f"| {label} | {outcome.wall:.1f} s | {best / outcome.wall:.3f} | "
             f"{outcome.cpu / len(requests) * 1e3:.2f} ms | {times} | {outcome.lost} | {outcome.asked} |",
             flush=True,
         )

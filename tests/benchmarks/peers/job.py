@@ -1,6 +1,6 @@
 """The work and its measurement, for every driver: it runs in the peer's own environment, so it needs Python alone.
 
-    python peer_NAME.py OUT URL SLOTS RECORDS
+    python peer_NAME.py OUT URL SLOTS RECORDS [VARIANT]
 
 A driver turns a `Job` into rows; `measured` runs it and writes what came out and what it cost to OUT.
 """
@@ -35,6 +35,8 @@ class Job:
     slots: int
     """requests in flight"""
     rows: list[Row]
+    variant: str = ""
+    """a way to use the peer other than its driver's first"""
 
 
 def jinja(prompt: str) -> str:
@@ -50,10 +52,10 @@ def seconds_of_cpu() -> float:
 
 def measured(run: Callable[[Job], list[Row]]) -> None:
     """Run for two records of its own, so that what is imported or compiled at first use is not counted; then run."""
-    out, url, slots, records = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    numbers = [str(number) for number in range(records + 2)]
-    run(Job(url, slots, [{"number": number} for number in numbers[records:]]))
+    out, url, slots, records, *variant = sys.argv[1:]
+    numbers = [{"number": str(number)} for number in range(int(records) + 2)]
+    run(Job(url, int(slots), numbers[int(records) :], *variant))
     wall, cpu = time.perf_counter(), seconds_of_cpu()
-    rows = run(Job(url, slots, [{"number": number} for number in numbers[:records]]))
+    rows = run(Job(url, int(slots), numbers[: int(records)], *variant))
     wall, cpu = time.perf_counter() - wall, seconds_of_cpu() - cpu
     Path(out).write_text(json.dumps({"rows": rows, "wall": wall, "cpu": cpu}))

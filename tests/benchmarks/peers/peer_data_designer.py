@@ -1,6 +1,6 @@
 """NeMo Data Designer: a seed column and three text columns, each of whose prompts names the one before.
 
-Set: max_parallel_requests (4 otherwise); no metrics endpoint, which would want a port of its own.
+Set: max_parallel_requests, which the variant `defaults` leaves at 4; no metrics endpoint, which would want a port.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from job import MODEL, STEPS, Job, Row, jinja, measured
 
 
 def run(job: Job) -> list[Row]:
-    model = dd.ModelConfig(
-        alias="teacher", model=MODEL, provider="local",
-        inference_parameters=dd.ChatCompletionInferenceParams(max_parallel_requests=job.slots),
-    )  # fmt: skip
+    pace = {} if job.variant == "defaults" else {"max_parallel_requests": job.slots}
+    parameters = dd.ChatCompletionInferenceParams(**pace)
+    model = dd.ModelConfig(alias="teacher", model=MODEL, provider="local", inference_parameters=parameters)
     builder = dd.DataDesignerConfigBuilder(model_configs=[model])
     builder.with_seed_dataset(dd.DataFrameSeedSource(df=pd.DataFrame(job.rows)))
     for field, prompt in STEPS.items():

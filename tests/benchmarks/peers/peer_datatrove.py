@@ -1,6 +1,7 @@
 """datatrove's `InferenceRunner`, server type "endpoint": one function asks all three questions, for it is a last step.
 
-Set: max_concurrent_generations, which is 500 otherwise; no checkpoints, as by default.
+Set: max_concurrent_generations, which is 500 otherwise. Nothing is kept for a resume, as by default; the variant
+`resume` keeps checkpoints and each answer.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ def run(job: Job) -> list[Row]:
             max_concurrent_generations=job.slots,
         )  # fmt: skip
         documents = [Document(text=row["number"], id=row["number"]) for row in job.rows]
-        writer = JsonlWriter(f"{folder}/out", compression=None)
-        runner = InferenceRunner(chain, config, writer)
+        writer = JsonlWriter(f"{folder}/out", "${rank}_${chunk_index}.jsonl", compression=None)
+        kept = f"{folder}/kept" if job.variant == "resume" else None
+        runner = InferenceRunner(chain, config, writer, checkpoints_local_dir=kept)
         LocalPipelineExecutor([documents, runner], logging_dir=f"{folder}/logs").run()
-        lines = Path(folder, "out", "00000.jsonl").read_text().splitlines()
-        return [json.loads(line)["metadata"]["rollout_results"][0] for line in lines]
+        files = Path(folder, "out").glob("*.jsonl")
+        return [
+            json.loads(line)["metadata"]["rollout_results"][0]
+            for file in files
+            for line in file.read_text().splitlines()
+        ]
 
 
 if __name__ == "__main__":
