@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "benchmarks"
-sys.path.insert(0, str(FOLDER))
+sys.path[:0] = [str(FOLDER), str(FOLDER / "peers")]
 
+from bench_peers import RUNS, Unable, install, is_complete  # noqa: E402
 from schedule import Request, bound, greedy  # noqa: E402
 
 
@@ -39,6 +40,42 @@ def test_the_earlier_step_is_served_first() -> None:
     assert greedy([*late, *(Request(1.0, 3, request.after) for request in early)], 2) == 3.0
 
 
+def test_a_driver_runs_without_this_project() -> None:
+    """It has only what its own environment holds."""
+    for name in {run.partition("+")[0] for run in RUNS}:
+        code = (FOLDER / "peers" / f"peer_{name}.py").read_text()
+        compile(code, name, "exec")
+        assert ("autoif_blocks" in code) == (name == "ours")
+
+
+@pytest.mark.parametrize(
+    ("change", "prompts", "complete"),
+    [
+        ({}, {(1, 7): ["more: one \\n \\u00e9", "other"], (2, 7): ["sum: two"]}, True),
+        ({}, {(1, 7): ["more: one"], (2, 7): ["sum: two"]}, False),  # another answer than the row's
+        ({}, {(1, 7): ["more: one \\n \\u00e9"], (2, 8): ["sum: two"]}, False),  # of another record
+        ({"c": ""}, {(1, 7): ["more: one \\n \\u00e9"], (2, 7): ["sum: two"]}, False),
+        ({"c": None}, {(1, 7): ["more: one \\n \\u00e9"], (2, 7): ["sum: two"]}, False),
+    ],
+)
+def test_a_record_counts_only_if_its_steps_were_chained(
+    change: dict[str, str], prompts: dict[tuple[int, int], list[str]], complete: bool
+) -> None:
+    row = {"number": "7", "a": "one \n é", "b": "two", "c": "three"}
+    assert is_complete(row | change, prompts) == complete
+
+
+def test_what_cannot_be_installed_is_said(tmp_path: Path) -> None:
+    fails = [sys.executable, "-c", "import sys; sys.exit('ERROR: no version of it\\nhint: look')"]
+    works = [sys.executable, "-c", ""]
+    with pytest.raises(Unable, match="not installed: ERROR: no version of it"):
+        install(tmp_path, ["it==1"], works, fails)
+    install(tmp_path, ["it==1"], works)
+    install(tmp_path, ["it==1"], fails)  # it is there: nothing is run
+    with pytest.raises(Unable):
+        install(tmp_path, ["it==2"], fails)
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("command", "told"),
@@ -47,6 +84,10 @@ def test_the_earlier_step_is_served_first() -> None:
         ("bench_memory.py 50 200", ["200 records: peak", "ratio"]),
         ("bench_pipeline.py --latency 0.01 --queries 1", ["ten steps", "greedy / wall", "ms a request"]),
         ("bench_pipeline.py --latency 0.01 --chain 40", ["40 records, 120 requests", "bound / wall"]),
+        (
+            "peers/bench_peers.py --latency 0.01 --records 20 --only bare ours",
+            ["| bare |", "| ours |", "| 0 | 60 |\n| o"],
+        ),
     ],
 )
 def test_a_benchmark_runs(command: str, told: list[str]) -> None:
