@@ -193,6 +193,31 @@ def cache(
         show(folder)
 
 
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("record_id", metavar="ID")
+def trace(output: Path, record_id: str) -> None:
+    """Print a record's whole way, from the seed to its end; its ID stands in the step files."""
+    from .lineage_command import trace as show
+
+    show(output, record_id)
+
+
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("wanted", metavar="ID|TEXT")
+def why(output: Path, wanted: str) -> None:
+    """Say at which step a record was dropped, why, and on what evidence. TEXT finds records by what they hold.
+
+    \b
+    autoif why output 32254e3a3265e2ecaa81
+    autoif why output 'stripped screw'
+    """
+    from .lineage_command import why as tell
+
+    tell(output, wanted)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def teacher(arguments: tuple[str, ...]) -> None:

@@ -21,6 +21,8 @@ from datatrove.data import Document
 
 MADE_FROM = "made_from"
 """the field with the ids of the records that one descends from, the nearest last"""
+SEEDS = "seeds"
+"""the field of a new instruction with the ids of those that the model was shown"""
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 

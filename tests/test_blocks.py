@@ -93,7 +93,7 @@ def test_demonstrations_are_drawn_by_content(bench: Bench) -> None:
     made = [row for row in left if row["instruction"].startswith("Like")]
     assert (len(made), len(left)) == (3, 23)
     for row in made:  # each names the seeds that its prompt showed
-        assert row["instruction"] == "Like " + " ".join(texts[seed] for seed in row["made_from"])
+        assert row["instruction"] == "Like " + " ".join(texts[seed] for seed in row["seeds"])
 
 
 def test_normal_form_ignores_case_space_and_final_marks() -> None:

@@ -11,7 +11,7 @@ from datatrove.data import Document
 
 from ..errors import DropRecord, StopRun
 from ..parsing import defines, find_lines, find_object, repair_code, strip_reasoning, to_bool, unwrap
-from ..records import MADE_FROM, Record, seeded_random
+from ..records import SEEDS, Record, seeded_random
 from ..streaming import stream
 from .kinds import Generator
 
@@ -21,7 +21,7 @@ class SelfInstruct(Generator):
 
     Every one of the `n` completions is asked for with its own draw of seeds and its own sampling seed. The completions
     are read in the order of their number, so which of two equal instructions survives does not depend on arrival.
-    A new instruction's `made_from` names the seeds that were drawn for its prompt; it is empty where all were shown.
+    A new instruction names, in `seeds`, the ids of those that were drawn for its prompt; none where all were shown.
 
     Args:
         n: completions; each brings as many instructions as the prompt asks for.
@@ -95,7 +95,7 @@ class SelfInstruct(Generator):
         return find_lines(completion) or DropRecord("no_instructions", completion[:500])
 
     def _admit(self, text: str, drawn: list[str], known: dict[str, str]) -> Iterator[Document]:
-        record = Record.new(self.field, text, **{self.field: text, MADE_FROM: drawn})
+        record = Record.new(self.field, text, **{self.field: text, SEEDS: drawn})
         self.meter.created += 1
         key = normal_form(text)
         if key in known:
