@@ -19,8 +19,8 @@ ORDER = """
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.judges blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve steps growth flow wiring recipe
-    ping identity state outputs results series simulated workers executors run progress autoif describe cache_command
-    plain lineage lineage_command
+    ping identity state outputs results series simulated timeline workers executors run progress autoif describe
+    cache_command plain lineage lineage_command
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
     teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies
