@@ -218,6 +218,18 @@ def why(output: Path, wanted: str) -> None:
     tell(output, wanted)
 
 
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "target", type=click.Path(dir_okay=False, path_type=Path), help="The file; else OUTPUT_DIR/report.html."
+)
+def report(output: Path, target: Path | None) -> None:
+    """Write what a run did as one HTML page that opens offline: counts, charts, and a browser of records."""
+    from .report import report as make
+
+    click.echo(make(output, target))
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def teacher(arguments: tuple[str, ...]) -> None:

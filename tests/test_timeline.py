@@ -28,7 +28,7 @@ def test_a_run_leaves_how_it_went(bench: Bench) -> None:
 def test_rows_that_are_none_are_passed_over(tmp_path: Path) -> None:
     assert rows_since(tmp_path, 0) == []
     (tmp_path / FILE).parent.mkdir()
-    good = {name: 1 for name in ("began", "at", "requests", "retries", "completions", "hits", "prompt_tokens", "out")}
+    good = dict.fromkeys(("began", "at", "requests", "retries", "completions", "hits", "prompt_tokens", "out"), 1)
     good |= {"completion_tokens": 1, "cost": 0.5, "busy": 2.5}
     lines = [good, {**good, "at": "soon"}, {"began": 1}, [1], {**good, "began": None}]
     text = "\n".join(map(json.dumps, lines))
