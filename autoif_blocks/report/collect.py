@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..accounting import SPENT
 from ..lineage import Files
 from ..progress import duration
 from ..timeline import rows_since
@@ -26,8 +27,8 @@ def collect(files: Files) -> dict[str, Any]:
         "run": {key: run.get(key) for key in ("state", "failure", "seed", "limit", "started", "versions", "target")},
         "name": (run.get("recipe") or {}).get("name") or "a run",
         "duration": duration(run.get("seconds") or 0),
-        "all": run.get("all_commands") or {},
-        "totals": run.get("totals") or {},
+        "all": _spent(run.get("all_commands")),
+        "totals": _spent(run.get("totals")),
         "models": _models(run),
         "steps": [_step(step) for step in files.steps],
         "table": reading.table(),
@@ -52,6 +53,12 @@ def _models(run: dict[str, Any]) -> list[str]:
     models = ((run.get("recipe") or {}).get("data") or {}).get("models")
     named = models.items() if isinstance(models, dict) else ()
     return [f"{role}: {model.get('model')}" for role, model in named if isinstance(model, dict)]
+
+
+def _spent(found: object) -> dict[str, Any]:
+    """What commands have cost; nothing where `run.json` does not tell."""
+    known = found if isinstance(found, dict) else {}
+    return {name: known.get(name) or 0 for name in ("commands", *SPENT)}
 
 
 def _step(step: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..errors import StopRun
+from ..plain import plain
 from ..records import compact_json
 
 _HERE = Path(__file__).parent
@@ -34,9 +35,9 @@ def render(data: dict[str, Any]) -> str:
     hashes = " ".join(f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
     environment = Environment(
         loader=FileSystemLoader(_HERE / "assets"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_plain,
     )  # fmt: skip
-    environment.filters |= {"count": _count, "percent": _percent, "seconds": _seconds, "visible": _visible}
+    environment.filters |= {"count": _count, "percent": _percent, "seconds": _seconds}
     return environment.get_template("report.html.jinja").render(
         data=data,
         json=Markup(as_json(data)),
@@ -82,6 +83,5 @@ def _seconds(number: float) -> str:
     return f"{number:.2f} s" if number < 10 else f"{number:.0f} s"
 
 
-def _visible(text: object) -> str:
-    """Control characters as their pictures."""
-    return "".join(chr(0x2400 + ord(c)) if ord(c) < 0x20 and c not in "\n\t" else c for c in str(text))
+def _plain(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..lineage import Files, read_row
 from ..outputs import row_id
+from ..records import MADE_FROM
 from .measures import family, histogram, languages, near_duplicates
 from .sample import MOST, End
 
@@ -69,10 +70,14 @@ class Reading:
         return alive
 
     def _read_step(self, at: int, step: dict[str, Any], before: set[str]) -> set[str]:
-        """Reads what a step kept, dropped and discarded; returns the fields that records have behind it."""
+        """Reads what a step kept, dropped and discarded; returns the fields that records have behind it.
+
+        Fields that came `before` are no news, unless the record is one that this step has brought itself.
+        """
         after = set(before)
         number, name = step["number"], step["name"]
         following = self._ids.get(at + 1)
+        previous = self._ids.pop(at - 1, set())
         for row_name, row in _rows(self._path(step)):
             kind = (
                 "survived" if step is self.files.last
@@ -82,19 +87,19 @@ class Reading:
             )  # fmt: skip
             if kind:
                 self._note(End(number, name, kind), row_name)
-            self._measure(step, row, before, row_name in self._alive)
-            self._texts_of(row, before, row_name in self._alive)
+            old = before if row_name in previous or MADE_FROM in row else set()
+            self._measure(step, row, old, row_name in self._alive)
+            self._texts_of(row, old, row_name in self._alive)
             after |= row.keys()
         self._columns[name] = after
         for row_name, row in _rows(self._path(step, "dropped")):
             self._note(End(number, name, "dropped", str(row.get("reason", ""))), row_name)
             fields = row.get("record")
             if isinstance(fields, dict):
-                self._measure(step, fields, before, False)
+                self._measure(step, fields, before if row_name in previous or MADE_FROM in fields else set(), False)
         for _, row in _rows(self._path(step, "discarded")):
             if match := _ACCURACY.match(str(row.get("detail"))):
                 self._accuracies[1][float(match[1])] += 1
-        self._ids.pop(at, None)
         return after
 
     def _note(self, end: End, name: str) -> None:

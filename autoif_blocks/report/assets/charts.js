@@ -1,7 +1,9 @@
 "use strict";
 // The charts. Numbers come from the page's own data; every text reaches the page as text, through Plot.
 const data = JSON.parse(document.getElementById("run-data").textContent);
-const plain = (text) => String(text).replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => (c < " " ? String.fromCharCode(0x2400 + c.charCodeAt(0)) : "\ufffd"));
+// As plain.py: characters that would steer a terminal, or turn the direction of the text around them, are shown.
+const STEERING = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]/gu;
+const plain = (text) => String(text).replace(STEERING, (c) => { const n = c.charCodeAt(0); return n < 256 ? "\\x" + n.toString(16).padStart(2, "0") : "\\u" + n.toString(16).padStart(4, "0"); });
 const number = (value) => (Math.abs(value) < 10000 ? String(Math.round(value)) : Math.round(value).toLocaleString("en").replaceAll(",", "\u202f"));
 const KEPT = "var(--kept)";
 const LOST = "var(--lost)";

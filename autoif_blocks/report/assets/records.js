@@ -19,20 +19,14 @@ function h(tag, attributes = {}, ...children) {
     if (name === "onclick") element.addEventListener("click", value);
     else element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : visible(child))));
+  element.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : plain(child))));
   return element;
 }
-
-// Control characters by their pictures, and those that turn the direction of text around by a sign that they were there.
-const visible = (text) =>
-  String(text)
-    .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/[\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu, "\ufffd");
 
 const said = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 function endOf(end) {
-  if (end.kind === "survived") return "survived";
+  if (end.kind === "survived") return "survived all steps";
   if (end.kind === "became") return "became other records, after " + end.step;
   if (end.kind === "unfinished") return "unfinished, after " + end.step;
   return end.step + ": " + end.reason;
