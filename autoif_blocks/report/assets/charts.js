@@ -17,7 +17,7 @@ function funnel(width) {
   }));
   const longest = Math.max(...rows.map((row) => row.name.length));
   return Plot.plot({
-    ...base, width, height: 30 * rows.length + 10, marginLeft: Math.min(width / 3, 7.2 * longest + 12), marginRight: 150, marginTop: 0, marginBottom: 10,
+    ...base, width, height: 30 * rows.length + 10, marginLeft: Math.min(width / 2.4, 7.2 * longest + 12), marginRight: 150, marginTop: 0, marginBottom: 10,
     x: { axis: null, domain: [0, Math.max(1, ...rows.map((row) => row.out + row.dropped))] },
     y: { domain: rows.map((row) => row.name), label: null, padding: 0.35, tickSize: 0 },
     marks: [
@@ -93,6 +93,8 @@ function drawAll() {
     if (Number(box.dataset.width) !== width) {
       box.dataset.width = width;
       box.replaceChildren(draw[box.dataset.chart](width, box.dataset.index));
+      // The box is one image with a name of its own; within it, names would only be noise.
+      for (const part of box.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
     }
   }
 }

@@ -152,6 +152,7 @@ function field(name, value, all, before) {
     return [row("cases", h("details", {}, h("summary", {}, value.length + " cases" + (table.length ? " with what each function said" : "")), h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows))))];
   }
   if (Array.isArray(value) && value.length && value.every((item) => typeof item === "string")) return [row(name, ...value.map(text))];
+  if (Array.isArray(value) && value.length && value.every(Array.isArray)) return [row(name, ...value.map((each) => text(each.map(said).join(" \u00b7 "))))];
   return [row(name, text(value))];
 }
 
