@@ -131,6 +131,13 @@ def test_equal_records_are_told_apart(run: Bench, monkeypatch: pytest.MonkeyPatc
     assert said.rstrip().splitlines()[-1].startswith("dropped at step 8 kept")
 
 
+def test_of_two_equal_that_leave_at_one_step_the_one_that_was_no_duplicate_counts(tmp_path: Path) -> None:
+    rows = [("dropped/two.jsonl", {"id": "x", "reason": reason}) for reason in ("duplicate", "failed")]
+    dropped = Files(output(tmp_path / "o", ("one.jsonl", {"id": "x"}), *rows)).trails(["x"])["x"].dropped
+    assert dropped is not None
+    assert dropped.row["reason"] == "failed"
+
+
 def output(folder: Path, *rows: tuple[str, dict[str, Any] | bytes]) -> Path:
     """An output directory of two steps, written by hand."""
     steps = [{"name": name, "number": n, "file": f"{name}.jsonl"} for n, name in enumerate(("one", "two"), 1)]

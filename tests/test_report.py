@@ -93,6 +93,8 @@ def test_the_histograms_tell_who_survived(told: dict[str, Any]) -> None:
     assert {value: pair for value, pair in at.items() if any(pair)} == {3: (0, 4), 9: (4, 0)}
     assert sum(by_name["pass_rate"]["kept"]) == 4
     assert sum(by_name["pass_rate"]["lost"]) == 8  # four failed with their rate in the drop log, four later
+    lengths = {item["field"]: (sum(item["kept"]), sum(item["lost"])) for item in told["lengths"]}
+    assert lengths == {"instruction": (4, 0), "response": (4, 12)}  # an instruction survives in its responses
     assert told["functions"]["written"] == 12
     assert told["functions"]["stayed"] == 8
     assert sum(told["functions"]["accuracies"]["lost"]) == 4
