@@ -30,8 +30,8 @@ class Reading:
         self.files = files
         self.ends: dict[End, list[str]] = defaultdict(list)
         self.sizes: Counter[End] = Counter()
-        self._values: dict[tuple[str, str], Pair] = {}
-        self._lengths: dict[tuple[str, str], Pair] = {}
+        self._values: dict[tuple[str, str], Pair] = defaultdict(lambda: (Counter(), Counter()))
+        self._lengths: dict[str, Pair] = defaultdict(lambda: (Counter(), Counter()))
         self._written: Counter[int] = Counter()
         self._stayed: Counter[int] = Counter()
         self._accuracies: Pair = (Counter(), Counter())
@@ -113,17 +113,13 @@ class Reading:
             if name in before or name == "id":
                 continue
             if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
-                self._pair(self._values, step, name)[not alive][round(value, 3)] += 1
+                self._values[step["name"], name][not alive][round(value, 3)] += 1
             elif isinstance(value, str) and name in ("instruction", "response"):
-                self._pair(self._lengths, step, name)[not alive][len(value)] += 1
+                self._lengths[name][not alive][len(value)] += 1
         verdicts = row.get("verdicts")
         if isinstance(verdicts, list) and "verdicts" not in before:
             self._unanimous[0] += len({str(verdict) for verdict in verdicts}) == 1
             self._unanimous[1] += 1
-
-    @staticmethod
-    def _pair(table: dict[tuple[str, str], Pair], step: dict[str, Any], name: str) -> Pair:
-        return table.setdefault((step["name"], name), (Counter(), Counter()))
 
     def _texts_of(self, row: dict[str, Any], before: set[str], alive: bool) -> None:
         instruction = row.get("instruction")
@@ -181,9 +177,7 @@ class Reading:
 
     def lengths(self) -> list[dict[str, Any]]:
         return [
-            {"step": step, "field": name, **found}
-            for (step, name), (kept, lost) in self._lengths.items()
-            if (found := histogram(kept, lost))
+            {"field": name, **found} for name, (kept, lost) in self._lengths.items() if (found := histogram(kept, lost))
         ]
 
     def languages(self) -> list[dict[str, Any]]:
