@@ -230,6 +230,37 @@ def report(output: Path, target: Path | None) -> None:
     click.echo(make(output, target))
 
 
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.option("--format", "layout", type=click.Choice(["messages", "sharegpt", "alpaca", "dialogs"]), required=True)
+@click.option("--to", "target", type=click.Path(path_type=Path), help="A .jsonl or .parquet file, or a folder.")
+@click.option("--push-to-hub", "repository", metavar="REPO", help="A data set's repository, NAME/DATASET.")
+@click.option("--public", is_flag=True, help="Let everybody see a repository that is made for it.")
+@click.option("--keep", is_flag=True, help="Also the columns id and metadata.")
+@click.option("--license", "licence", default="", help="Of the data, for its card: apache-2.0, cc-by-4.0.")
+def export(
+    output: Path, layout: str, target: Path | None, repository: str | None, public: bool, keep: bool, licence: str
+) -> None:
+    """Write a run's chat records in a layout that trainers read.
+
+    A folder gets a card with the run's recipe, seed, counts and versions, and loads with `datasets`.
+
+    \b
+    autoif export output --format messages --to sft.jsonl
+    autoif export output --format sharegpt --to my_dataset --license cc-by-4.0
+    """
+    from .export import export as write
+    from .export import export_to_hub
+
+    if (target is None) == (repository is None):
+        raise RecipeError("name one place: --to FILE or FOLDER, or --push-to-hub REPO")
+    if target is not None:
+        click.echo(f"{write(output, layout, target, keep, licence)} records in {target}")
+    elif repository is not None:
+        count, place = export_to_hub(output, layout, repository, keep, licence, public)
+        click.echo(f"{count} records in {place}")
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def teacher(arguments: tuple[str, ...]) -> None:

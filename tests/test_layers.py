@@ -22,6 +22,7 @@ ORDER = """
     ping identity state outputs results series simulated timeline workers executors run progress autoif describe
     cache_command plain lineage lineage_command
     report.measures report.sample report.reading report.collect report.page report
+    export.layouts export.files export.card export.hub export
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
     teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies
