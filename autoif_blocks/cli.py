@@ -1,4 +1,4 @@
-"""The command line: `autoif run`, `check`, `blocks`, `cache`, `doctor`, `teacher`."""
+"""The command line: `autoif run`, `check`, `blocks`, `cache`, `report`, `trace`, `why`, `export`, `doctor`, `teacher`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def cli() -> None:
     autoif check autoif.yaml               find mistakes without asking a model
     autoif blocks                          list the blocks a recipe can use
     autoif cache autoif.yaml               what is kept, and what of it is of no use any more
+    autoif report output                   what a run did, as one page for a browser
+    autoif why output 'some text'          where a record went
     """
 
 
