@@ -1,4 +1,4 @@
-"""The command line: `autoif run`, `status`, `check`, `blocks`, `cache`, `doctor`, `teacher`."""
+"""The command line: what each command takes, and whom it calls."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def cli() -> None:
     autoif check autoif.yaml               find mistakes without asking a model
     autoif blocks                          list the blocks a recipe can use
     autoif cache autoif.yaml               what is kept, and what of it is of no use any more
+    autoif report output                   what a run did, as one page for a browser
+    autoif why output 'some text'          where a record went
     """
 
 
@@ -288,6 +290,74 @@ def status(output_dir: Path, as_json: bool) -> None:
     found = look(output_dir)
     show(found, as_json)
     sys.exit(0 if found.complete else 1)
+
+
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("record_id", metavar="ID")
+def trace(output: Path, record_id: str) -> None:
+    """Print a record's whole way, from the seed to its end; its ID stands in the step files."""
+    from .lineage_command import trace as show
+
+    show(output, record_id)
+
+
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("wanted", metavar="ID|TEXT")
+def why(output: Path, wanted: str) -> None:
+    """Say at which step a record was dropped, why, and on what evidence. TEXT finds records by what they hold.
+
+    \b
+    autoif why output 32254e3a3265e2ecaa81
+    autoif why output 'stripped screw'
+    """
+    from .lineage_command import why as tell
+
+    tell(output, wanted)
+
+
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "target", type=click.Path(dir_okay=False, path_type=Path), help="The file; else OUTPUT_DIR/report.html."
+)
+def report(output: Path, target: Path | None) -> None:
+    """Write what a run did as one HTML page that opens offline: counts, charts, and a browser of records."""
+    from .report import report as make
+
+    click.echo(make(output, target))
+
+
+@cli.command()
+@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.option("--format", "layout", type=click.Choice(["messages", "sharegpt", "alpaca", "dialogs"]), required=True)
+@click.option("--to", "target", type=click.Path(path_type=Path), help="A .jsonl or .parquet file, or a folder.")
+@click.option("--push-to-hub", "repository", metavar="REPO", help="A data set's repository, NAME/DATASET.")
+@click.option("--public", is_flag=True, help="Let everybody see a repository that is made for it.")
+@click.option("--keep", is_flag=True, help="Also the columns id and metadata.")
+@click.option("--license", "licence", default="", help="Of the data, for its card: apache-2.0, cc-by-4.0.")
+def export(
+    output: Path, layout: str, target: Path | None, repository: str | None, public: bool, keep: bool, licence: str
+) -> None:
+    """Write a run's chat records in a layout that trainers read.
+
+    A folder gets a card with the run's recipe, seed, counts and versions, and loads with `datasets`.
+
+    \b
+    autoif export output --format messages --to sft.jsonl
+    autoif export output --format sharegpt --to my_dataset --license cc-by-4.0
+    """
+    from .export import export as write
+    from .export import export_to_hub
+
+    if (target is None) == (repository is None):
+        raise RecipeError("name one place: --to FILE or FOLDER, or --push-to-hub REPO")
+    if target is not None:
+        click.echo(f"{write(output, layout, target, keep, licence)} records in {target}")
+    elif repository is not None:
+        count, place = export_to_hub(output, layout, repository, keep, licence, public)
+        click.echo(f"{count} records in {place}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -17,6 +17,7 @@ drop log or a further attempt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class AutoIFError(Exception):
@@ -77,12 +78,14 @@ class SandboxUnavailable(StopRun):
 
 
 class DropRecord(AutoIFError):
-    """This record goes no further. `reason` is a short countable name, `detail` what a reader needs to believe it."""
+    """This record goes no further. `reason` is a short countable name, `detail` what a reader needs to believe it;
+    `evidence` are fields that the drop log shows on the record."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", **evidence: Any) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.evidence = evidence
 
 
 class Retry(AutoIFError):

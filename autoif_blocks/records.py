@@ -4,7 +4,8 @@ A record *is* a datatrove `Document`: `Record` is a thin view on one, so that da
 same data. The fields live in `Document.metadata`; `Document.text` mirrors the one that the recipe names as its text.
 
 An id is a hash of content: of the parent's id and what makes the child distinct. Two runs give a record the same id
-whatever the order of arrival was, and two equal children of one parent collide on purpose.
+whatever the order of arrival was, and two equal children of one parent collide on purpose. An id cannot be read
+backwards, so a child also names those that it descends from, in the field `made_from`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from typing import Any
 import orjson
 from datatrove.data import Document
 
+MADE_FROM = "made_from"
+"""the field with the ids of the records that one descends from, the nearest last"""
+SEEDS = "seeds"
+"""the field of a new instruction with the ids of those that the model was shown"""
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
@@ -85,7 +90,9 @@ class Record(Mapping[str, Any]):
         """A new record that inherits the fields; its id follows from this one's id and from `distinct`, or from the new
         fields if that is left out."""
         distinct = distinct or (repr(sorted(fields.items())),)
-        metadata = {**self.document.metadata, **fields}
+        earlier = self.get(MADE_FROM, [])
+        made_from = [*earlier, self.id] if isinstance(earlier, list) else earlier  # somebody's own field of that name
+        metadata = {**self.document.metadata, MADE_FROM: made_from, **fields}
         return Record(Document(text=self.document.text, id=content_hash(self.id, *distinct), metadata=metadata))
 
 

@@ -36,6 +36,7 @@ from .simulated import simulated_teacher
 from .state import RunState, StepCounts, with_unfinished
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
+from .timeline import recording
 from .upkeep import Found, clean, delete_all, record
 
 WORK = ".work"
@@ -149,6 +150,7 @@ class _Run:
                 if simulated:
                     url = stack.enter_context(simulated_teacher(self.output / "logs" / "teacher.log"))
                     urls = {name: url for name in models if self.recipe.models[name].base_url == SIMULATED}
+                stack.enter_context(recording(state, self.output, self.began))
                 if listener:
                     stack.enter_context(listener.watching(state))
                 whole = self._run_rounds(state, urls)

@@ -87,6 +87,13 @@ def test_demonstrations_are_drawn_by_content(bench: Bench) -> None:
     assert sorted(bench.model.prompts) == first
     assert len(set(first)) == 3
     assert all(prompt.count("Write") == 4 for prompt in first)
+    bench.model.answer = lambda prompt: f"- Like {prompt[5:].replace('; ', ' ')}"
+    left = bench.run(self_instruct("demonstrations: 4"), seeds, overwrite=True, resume=False)
+    texts = {row["id"]: row["instruction"] for row in left}
+    made = [row for row in left if row["instruction"].startswith("Like")]
+    assert (len(made), len(left)) == (3, 23)
+    for row in made:  # each names the seeds that its prompt showed
+        assert row["instruction"] == "Like " + " ".join(texts[seed] for seed in row["seeds"])
 
 
 def test_normal_form_ignores_case_space_and_final_marks() -> None:
@@ -149,6 +156,9 @@ def test_functions_and_cases_check_one_another(bench: Bench) -> None:
     assert record["functions"] == [NO_COMMA, NO_COMMA_HELPED, NO_COMMA + "\n"]
     assert record["cases"] == cases(("a", True), ("a, b", False), ("c", True))
     assert record["accuracies"] == [1.0, 1.0, 1.0]
+    assert record["case_verdicts"] == [[True, False, True]] * 3
+    details = [row["detail"] for row in bench.discarded("checked") if row["reason"] == "function_inaccurate"]
+    assert sorted(detail.partition(": ")[2] for detail in details) == sorted([NEVER, CRASHES])
     reasons = sorted(row["reason"] for row in bench.discarded("checked"))
     assert reasons == ["case_disagreed", "function_inaccurate", "function_inaccurate", "load_error"]
 
@@ -247,6 +257,7 @@ def test_every_vote_counts(bench: Bench, votes: list[str], label: str) -> None:
     row = json.loads((bench.out / "nli.jsonl").read_text())
     assert row["label"] == [label]
     assert sum(row["label_votes"][0].values()) == 5 - votes.count("?")
+    assert row["label_answers"] == [votes]
 
 
 def test_unusable_votes_are_asked_again_then_dropped(bench: Bench) -> None:
@@ -352,7 +363,14 @@ def test_responses_are_kept_by_pass_rate(bench: Bench, more: str, kept: list[str
     given = [{"query": name, "functions": f, "response": "r"} for name, f in functions.items()]
     left = bench.run(verify(more), given)
     assert sorted(row["query"] for row in left) == kept
-    assert all(row["reason"] == "failed_verification" for row in bench.dropped("verified"))
+    shown = {"all": [True] * 3, "two": [True, True, False], "one": [True, "exception", False], "none": [False]}
+    for row in left:
+        assert row["verdicts"] == (shown[row["query"]][:1] if "max" in more else shown[row["query"]])
+    for row in bench.dropped("verified"):
+        assert row["reason"] == "failed_verification"
+        seen = row["record"]["verdicts"]
+        assert seen == (shown[row["record"]["query"]][:1] if "max" in more else shown[row["record"]["query"]])
+        assert row["record"]["pass_rate"] == round(seen.count(True) / len(seen), 4)
 
 
 SCORE = """
@@ -367,6 +385,8 @@ def test_scores_are_read_however_they_are_dressed(bench: Bench) -> None:
     bench.model.answer = lambda prompt: answers[int(prompt)]
     left = bench.run(SCORE, [{"response": str(n)} for n in range(len(answers))])
     assert sorted(row["score"] for row in left) == [8, 8, 8.5, 9, 9]
+    said = {row["response"]: row["score_answers"] for row in left}
+    assert (said["0"], said["5"]) == (["Score: 8/10"], ["8.5"])
     assert bench.dropped("scored") == []
     assert [row["reason"] for row in bench.dropped("kept")] == ["score_not_> 7"]
 
@@ -386,7 +406,8 @@ def test_an_unusable_score_is_asked_for_again(bench: Bench) -> None:
 def test_a_score_that_never_comes_drops_the_record(bench: Bench) -> None:
     bench.model.answer = lambda prompt: "It is good." if prompt == "bad" else "8"
     assert len(bench.run(SCORE, [{"response": "bad"}, {"response": "good"}])) == 1
-    assert [row["reason"] for row in bench.dropped("scored")] == ["no_score"]
+    (row,) = bench.dropped("scored")
+    assert (row["reason"], row["record"]["score_answers"]) == ("no_score", ["It is good."])
 
 
 @pytest.mark.parametrize(

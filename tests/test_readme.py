@@ -36,9 +36,11 @@ def test_every_command_of_the_readme_works(command: str, tmp_path: Path, model: 
         arguments = [model.url if argument.startswith("http") else argument for argument in arguments]
         arguments += ["--limit", "2", "--end-step", "1", "--output-dir", str(tmp_path)]
     where = tmp_path if arguments[0] == "init" else ROOT
-    if arguments[0] == "cache":  # of a recipe that has run: somewhere else than in the checkout
-        where, arguments[1] = tmp_path, str(ROOT / arguments[1])
-        first = ["run", arguments[1], "--end-step", "1", "--set", "steps.augment_instructions.self_instruct.n=1"]
+    if arguments[0] in ("cache", "report", "trace", "why", "export"):  # of a recipe that has run, in another directory
+        where, recipe = tmp_path, str(ROOT / "autoif.yaml")
+        arguments[1] = recipe if arguments[1] == "autoif.yaml" else arguments[1]
+        few = ["--end-step", "1"] if arguments[0] != "export" else ["--limit", "2"]
+        first = ["run", recipe, *few, "--set", "steps.augment_instructions.self_instruct.n=1"]
         subprocess.run([sys.executable, "-m", "autoif_blocks", *first, "--quiet"], cwd=where, check=True, timeout=60)
     done = subprocess.run(
         [sys.executable, "-m", "autoif_blocks", *arguments], cwd=where, text=True, capture_output=True, check=False,

@@ -90,7 +90,17 @@ def test_children_do_not_share_their_fields() -> None:
     parent = Record.new("p", a=1)
     child = parent.child("c", b=2)
     child.document.metadata["a"] = 9
-    assert (dict(parent), dict(child)) == ({"a": 1}, {"a": 9, "b": 2})
+    assert (dict(parent), dict(child)) == ({"a": 1}, {"a": 9, "b": 2, "made_from": [parent.id]})
+
+
+def test_a_record_names_those_that_it_descends_from() -> None:
+    parent = Record.new("p", a=1)
+    child = parent.child("c", b=2)
+    grandchild = child.with_(c=3).child("g", d=4)
+    assert grandchild["made_from"] == [parent.id, child.id]
+    assert child["made_from"] == [parent.id]
+    assert parent.only(a=1).child("c")["made_from"] == [parent.id]
+    assert Record.new("x", made_from="my own").child("c")["made_from"] == "my own"
 
 
 # Lines

@@ -261,7 +261,8 @@ def test_a_stopped_run_continues_to_the_same_bytes(first: Path, tmp_path: Path, 
 
 
 def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
-    run = start(tmp_path)
+    # The first must last longer than the second takes to start.
+    run = start(tmp_path, "--limit", "40", "--set", "steps.augment_instructions.self_instruct.n=12")
     wait_for_completions(tmp_path, 1)
     second = autoif("run", AUTOIF, *SMALL, "--output-dir", tmp_path)
     run.send_signal(signal.SIGINT)

@@ -104,7 +104,8 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
             StopRun: the exception is one that ends the run, or the block fails on everything.
         """
         if isinstance(children, Exception):
-            self.drop(record, *self._reason(children))
+            evidence = children.evidence if isinstance(children, DropRecord) else {}
+            self.drop(record.with_(**evidence), *self._reason(children))
             return
         given = 0
         for child in children:

@@ -13,6 +13,11 @@ from .threshold import Threshold
 Number = str | int | float
 
 
+def told(outcome: Outcome) -> bool | str:
+    """An outcome as step files show it: the verdict, or what there was instead of one, `timeout` for example."""
+    return outcome.name.lower() if outcome.verdict is None else outcome.verdict
+
+
 class CrossValidate(Executor):
     """Runs every function on every case; keeps the cases that functions agree with and the functions that are right.
 
@@ -24,7 +29,7 @@ class CrossValidate(Executor):
     """
 
     reads = ("functions", "cases")
-    writes = ("functions", "cases", "accuracies")
+    writes = ("functions", "cases", "accuracies", "case_verdicts")
 
     def __init__(
         self,
@@ -50,36 +55,39 @@ class CrossValidate(Executor):
 
     def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
         cases, functions = record["cases"], record["functions"]
+        verdicts = [[told(outcome) for outcome in run] for run in runs]
         loaded = [i for i, run in enumerate(runs) if any(outcome != Outcome.LOAD_ERROR for outcome in run)]
-        self._need("few_cases", cases, self.min_cases, "cases")
-        self._need("few_functions", loaded, self.min_functions, f"of {len(functions)} functions load")
+        self._need("few_cases", cases, self.min_cases, "cases", verdicts)
+        self._need("few_functions", loaded, self.min_functions, f"of {len(functions)} functions load", verdicts)
         agrees = [[runs[i][j].verdict == case["output"] for j, case in enumerate(cases)] for i in loaded]
         share = [sum(column) / len(loaded) for column in zip(*agrees, strict=True)]
         kept = [j for j in range(len(cases)) if self.case_agreement.passes(share[j])]
-        self._need(
-            "no_case_agreed", kept, self.keep_cases, f"of {len(cases)} cases have agreement {self.case_agreement}"
-        )
+        agreed = f"of {len(cases)} cases have agreement {self.case_agreement}"
+        self._need("no_case_agreed", kept, self.keep_cases, agreed, verdicts)
         accuracy = {i: sum(row[j] for j in kept) / len(kept) for i, row in zip(loaded, agrees, strict=True)}
         right = sorted((i for i in loaded if self.function_accuracy.passes(accuracy[i])), key=lambda i: -accuracy[i])
-        self._need(
-            "no_function_accurate", right, self.keep_functions, f"functions are accurate {self.function_accuracy}"
-        )
+        accurate = f"functions are accurate {self.function_accuracy}"
+        self._need("no_function_accurate", right, self.keep_functions, accurate, verdicts)
         for j in sorted(set(range(len(cases))) - set(kept)):
             self.discard(record, "case_disagreed", f"agreement {share[j]:.2f}: {str(cases[j])[:300]}")
         for i in sorted(set(range(len(functions))) - set(right)):
             detail = f"accuracy {accuracy[i]:.2f}" if i in accuracy else "does not load"
-            self.discard(record, "function_inaccurate" if i in accuracy else "load_error", detail)
+            reason = "function_inaccurate" if i in accuracy else "load_error"
+            self.discard(record, reason, f"{detail}: {functions[i][:300]}")
         return [
             record.with_(
                 functions=[functions[i] for i in right],
                 cases=[cases[j] for j in kept],
                 accuracies=[round(accuracy[i], 4) for i in right],
+                case_verdicts=[[verdicts[i][j] for j in kept] for i in right],
             )
         ]
 
-    def _need(self, reason: str, found: Sequence[object], wanted: int, what: str) -> None:
+    def _need(
+        self, reason: str, found: Sequence[object], wanted: int, what: str, verdicts: list[list[bool | str]]
+    ) -> None:
         if len(found) < wanted:
-            raise DropRecord(reason, f"{len(found)} {what}, needed {wanted}")
+            raise DropRecord(reason, f"{len(found)} {what}, needed {wanted}", case_verdicts=verdicts)
 
 
 class VerifyResponses(Executor):
@@ -93,7 +101,7 @@ class VerifyResponses(Executor):
         max_functions: run only so many, the most accurate first; null runs all.
     """
 
-    writes = ("pass_rate",)
+    writes = ("pass_rate", "verdicts")
 
     def __init__(self, pass_rate: Number = "> 0.5", field: str = "response", max_functions: int | None = None) -> None:
         super().__init__()
@@ -111,8 +119,9 @@ class VerifyResponses(Executor):
         outcomes = [outcome for run in runs for outcome in run]
         passed = sum(outcome.verdict is True for outcome in outcomes)
         rate = passed / len(outcomes)
+        verdicts = [told(outcome) for outcome in outcomes]
         if not self.pass_rate.passes(rate):
             others = sorted({outcome.name for outcome in outcomes if outcome.verdict is None})
             detail = f"{passed} of {len(outcomes)} functions accept it" + (f" ({', '.join(others)})" if others else "")
-            raise DropRecord("failed_verification", detail)
-        return [record.with_(pass_rate=round(rate, 4))]
+            raise DropRecord("failed_verification", detail, pass_rate=round(rate, 4), verdicts=verdicts)
+        return [record.with_(pass_rate=round(rate, 4), verdicts=verdicts)]

@@ -11,7 +11,7 @@ from datatrove.data import Document
 
 from ..errors import DropRecord, StopRun
 from ..parsing import defines, find_lines, find_object, repair_code, strip_reasoning, to_bool, unwrap
-from ..records import Record, seeded_random
+from ..records import SEEDS, Record, seeded_random
 from ..streaming import stream
 from .kinds import Generator
 
@@ -21,6 +21,7 @@ class SelfInstruct(Generator):
 
     Every one of the `n` completions is asked for with its own draw of seeds and its own sampling seed. The completions
     are read in the order of their number, so which of two equal instructions survives does not depend on arrival.
+    A new instruction names, in `seeds`, the ids of those that were drawn for its prompt; none where all were shown.
 
     Args:
         n: completions; each brings as many instructions as the prompt asks for.
@@ -69,28 +70,32 @@ class SelfInstruct(Generator):
             yield record.document
         if not seeds and not self.live.stopping:
             raise StopRun(f"step '{self.step}': no seed instruction came, so there is nothing to learn from")
-        self._shown = sorted(str(seed[self.field]) for seed in seeds.values())
+        self._shown = sorted((str(seed[self.field]), seed.id) for seed in seeds.values())
         known = {key: seed.id for key, seed in seeds.items()}
         for number, lines in stream(range(self.n), self._sample, self.live, self.width(), ordered=True):
             if isinstance(lines, Exception):
                 self.discard(Record.new("sample", number), *self._reason(lines))
                 continue
+            drawn = [] if self.demonstrations is None else [seed_id for _, seed_id in self._demonstrations(number)]
             for text in lines:
-                yield from self._admit(text, known)
+                yield from self._admit(text, drawn, known)
+
+    def _demonstrations(self, number: int) -> list[tuple[str, str]]:
+        if self.demonstrations is None:
+            return self._shown
+        draw = seeded_random("demonstrations", self.live.settings.seed, number)
+        return draw.sample(self._shown, min(self.demonstrations, len(self._shown)))
 
     async def _sample(self, number: int) -> list[str] | Exception:
-        shown = self._shown
-        if self.demonstrations is not None:
-            draw = seeded_random("demonstrations", self.live.settings.seed, number)
-            shown = draw.sample(shown, min(self.demonstrations, len(shown)))
+        shown = [text for text, _ in self._demonstrations(number)]
         try:
             (completion,) = await self.ask(Record.new(), start=number, n=1, demonstrations=shown)
         except Exception as error:
             return error
         return find_lines(completion) or DropRecord("no_instructions", completion[:500])
 
-    def _admit(self, text: str, known: dict[str, str]) -> Iterator[Document]:
-        record = Record.new(self.field, text, **{self.field: text})
+    def _admit(self, text: str, drawn: list[str], known: dict[str, str]) -> Iterator[Document]:
+        record = Record.new(self.field, text, **{self.field: text, SEEDS: drawn})
         self.meter.created += 1
         key = normal_form(text)
         if key in known:

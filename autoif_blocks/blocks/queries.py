@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 from datatrove.data import Document
 
 from ..errors import StopRun
+from ..languages import detector
 from ..records import Record, content_hash, seeded_random
 from .base import Block
 from .readers import problems_of, rows_of
@@ -138,15 +138,9 @@ class JoinQueries(Block):
         return "other_language" if self.languages and self._is_foreign(query) else None
 
     def _is_foreign(self, query: str) -> bool:
-        ranked: list[tuple[str, float]] = self._detector.rank(query)
+        ranked: list[tuple[str, float]] = detector().rank(query)
         wanted = sum(share for code, share in ranked if _SAME_LANGUAGE.get(code, code) in self.languages)
         return wanted < 1 - self.language_confidence
 
-    @cached_property
-    def _detector(self) -> Any:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # imported when needed: numpy and a model
-
-        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_detector", "_pool")}
+        return {name: value for name, value in self.__dict__.items() if name != "_pool"}

@@ -1,0 +1,118 @@
+"""The card of a data set: where it comes from, in the form that the Hub reads."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from ..models import SIMULATED
+from ..plain import one_line
+
+_PUBLIC = ("name", "seed", "text", "models", "sandbox", "steps")  # what shapes the data; not where and how it was run
+_LLAMA_FACTORY = {
+    "messages": {
+        "formatting": "sharegpt", "columns": {"messages": "messages"},
+        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
+                 "system_tag": "system"},
+    },
+    "sharegpt": {"formatting": "sharegpt", "columns": {"messages": "conversations", "system": "system"}},
+    "alpaca": {
+        "formatting": "alpaca",
+        "columns": {"prompt": "instruction", "query": "input", "response": "output", "system": "system"},
+    },
+}  # fmt: skip
+
+
+def card(run: dict[str, Any], layout: str, count: int, name: str, licence: str) -> str:
+    """The text of the README.md: a head for the Hub, and for people how the data was made.
+
+    Of the recipe's models it has the names alone: neither keys nor addresses.
+    """
+    recipe = run.get("recipe") or {}
+    data = {key: value for key, value in (recipe.get("data") or {}).items() if key in _PUBLIC}
+    models: dict[str, Any] = data.get("models") or {}
+    data["models"] = {role: {"model": model.get("model")} for role, model in models.items() if isinstance(model, dict)}
+    blocks = {block.get("block") for step in run["steps"] for block in step.get("blocks") or []}
+    verified = " whose responses were verified by execution (AutoIF, arXiv 2406.13542)" * ("VerifyResponses" in blocks)
+    head = {
+        **({"license": licence} if licence else {}),
+        "pretty_name": name,
+        "task_categories": ["text-generation"],
+        "tags": ["instruction-following", "synthetic", "autoif"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.jsonl"}]}],
+    }
+    parts = [
+        f"---\n{_yaml(head)}---\n\n# {one_line(name)}\n",
+        f"{count} chats{verified}, made by AutoIF Blocks with the recipe `{one_line(str(recipe.get('name', '')))}`.\n",
+        _warnings(run, models),
+        "| | |\n|---|---|\n" + "".join(f"| {key} | {_cell(value)} |\n" for key, value in _facts(run, data, licence)),
+        f"## Counts\n\n{_counts(run)}",
+        f"## Use\n\n{_use(layout, name)}",
+        f"## Recipe\n\n{_fenced(_yaml(data), 'yaml')}",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _warnings(run: dict[str, Any], models: dict[str, Any]) -> str:
+    said = []
+    if any(isinstance(model, dict) and SIMULATED in str(model.get("base_url")) for model in models.values()):
+        said.append("The recipe names the simulated teacher: its answers are stock sentences, no training data.")
+    if run.get("state") != "completed":
+        said.append(f"The run is {one_line(str(run.get('state')))}: this is a part of what its recipe makes.")
+    if run.get("limit"):
+        said.append(f"This is of a trial, with `--limit {run['limit']}`.")
+    return "".join(f"> {line}\n\n" for line in said)
+
+
+def _facts(run: dict[str, Any], data: dict[str, Any], licence: str) -> list[tuple[str, Any]]:
+    versions = run.get("versions") or {}
+    models = ", ".join(f"{role}: {model['model']}" for role, model in data["models"].items())
+    return [
+        ("licence", licence or "not named"),
+        ("models", models),
+        ("seed of all random choices", run.get("seed")),
+        ("begun", (run.get("all_commands") or {}).get("since") or run.get("started")),
+        ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
+    ]
+
+
+def _counts(run: dict[str, Any]) -> str:
+    lines = ["| step | in | out | dropped |", "|---|---|---|---|"]
+    for step in run["steps"]:
+        reasons = ", ".join(f"{reason} {number}" for reason, number in (step.get("dropped") or {}).items())
+        lines.append(f"| {_cell(step['name'])} | {step.get('in', 0)} | {step.get('out', 0)} | {_cell(reasons)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _use(layout: str, name: str) -> str:
+    text = _fenced(
+        'from datasets import load_dataset\n\ntrain = load_dataset("PATH_OR_REPO", split="train")\n', "python"
+    )
+    if layout == "messages":
+        text += "\nTRL's `SFTTrainer` takes it as it is.\n"
+    if layout in _LLAMA_FACTORY:
+        entry = {"file_name": "data/train.jsonl", **_LLAMA_FACTORY[layout]}
+        text += f"\nFor LLaMA-Factory, in `dataset_info.json`:\n\n{_fenced(_json({name: entry}), 'json')}"
+    return text
+
+
+def _fenced(text: str, language: str) -> str:
+    """A block of code, whatever runs of backticks it holds."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def _cell(value: object) -> str:
+    return one_line(str(value), 300).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _yaml(value: object) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,104 @@
+"""Chats, and the columns that trainers read them from.
+
+| layout     | columns                                      | documented by                                   |
+|------------|----------------------------------------------|-------------------------------------------------|
+| `messages` | `messages` of {role, content}                | TRL, conversational language modelling          |
+| `dialogs`  | `dialogs` of {role, content}                 | the published AutoIF scripts                    |
+| `sharegpt` | `conversations` of {from, value}, `system`   | LLaMA-Factory, `formatting: sharegpt`           |
+| `alpaca`   | `instruction`, `input`, `output`, `system`   | LLaMA-Factory, `formatting: alpaca`             |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import read_json
+
+LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "messages": {"messages": ("role", "content")},
+    "dialogs": {"dialogs": ("role", "content")},
+    "sharegpt": {"conversations": ("from", "value"), "system": ()},
+    "alpaca": {"instruction": (), "input": (), "output": (), "system": ()},
+}
+"""columns of each layout: a text, or a list of objects with these keys"""
+
+_ROLES = {"human": "user", "gpt": "assistant"}  # what ShareGPT calls them
+_NAMES = {role: name for name, role in _ROLES.items()}
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One conversation."""
+
+    id: str
+    system: str
+    turns: list[tuple[str, str]]
+    """(role, text): `user` and `assistant` in turn"""
+    metadata: dict[str, Any]
+
+
+def chat_of(line: bytes) -> Chat:
+    """The chat in a row, whichever of the layouts it has.
+
+    Raises:
+        ValueError: the row holds none.
+    """
+    try:
+        row = read_json(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError("a JSON object is needed")
+    turns = _turns(row)
+    system = [text for role, text in turns if role == "system"]
+    if row.get("system"):
+        system.insert(0, _text(row["system"], "system"))
+    spoken = [turn for turn in turns if turn[0] != "system"]
+    roles = [role for role, _ in spoken]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise ValueError(f"a chat needs the user and the assistant in turn, got {', '.join(roles) or 'nothing'}")
+    metadata = row.get("metadata")
+    kept = metadata if isinstance(metadata, dict) else {}
+    return Chat(str(row.get("id", "")), "\n\n".join(system), spoken, kept)
+
+
+def _turns(row: dict[str, Any]) -> list[tuple[str, str]]:
+    for column, role, text in (("messages", "role", "content"), ("dialogs", "role", "content"),
+                               ("conversations", "from", "value")):  # fmt: skip
+        listed = row.get(column)
+        if isinstance(listed, list):
+            if not all(isinstance(turn, dict) and isinstance(turn.get(role), str) for turn in listed):
+                raise ValueError(f"'{column}' must be a list of {{{role}, {text}}}")
+            return [(_ROLES.get(turn[role], turn[role]), _text(turn.get(text), text)) for turn in listed]
+    if isinstance(row.get("instruction"), str) and isinstance(row.get("output"), str):
+        asked = "\n".join(part for part in (row["instruction"], row.get("input")) if isinstance(part, str) and part)
+        return [("user", asked), ("assistant", row["output"])]
+    named = ", ".join(map(str, row)) or "nothing"
+    raise ValueError(f"no chat: the row has {named}; end the recipe with a format_sft step")
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"'{name}' must be a text, got {str(value)[:80]!r}")
+    return value
+
+
+def columns_of(chat: Chat, layout: str) -> dict[str, Any]:
+    """The row of a chat.
+
+    Raises:
+        ValueError: the layout cannot hold it.
+    """
+    if layout == "sharegpt":
+        said = [{"from": _NAMES[role], "value": text} for role, text in chat.turns]
+        return {"conversations": said, "system": chat.system}
+    if layout == "alpaca":
+        if len(chat.turns) > 2:
+            raise ValueError(f"alpaca holds one exchange, this chat has {len(chat.turns) // 2}: use another --format")
+        return {"instruction": chat.turns[0][1], "input": "", "output": chat.turns[1][1], "system": chat.system}
+    system = [("system", chat.system)] if chat.system else []
+    return {layout: [{"role": role, "content": text} for role, text in (*system, *chat.turns)]}

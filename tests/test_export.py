@@ -1,0 +1,275 @@
+"""Exports: the layouts that trainers document, whole files, a card that tells no secret, and the Hub up to its wire."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+from conftest import Bench, rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_lineage import Said, call
+
+from autoif_blocks.export import export
+from autoif_blocks.export.layouts import LAYOUTS, Chat, chat_of, columns_of
+from autoif_blocks.records import to_line
+
+TURNS = [{"role": "user", "content": "q\ni"}, {"role": "assistant", "content": "r"}]
+SAID = [{"from": "human", "value": "q\ni"}, {"from": "gpt", "value": "r"}]
+EXPECTED: dict[str, dict[str, Any]] = {
+    "messages": {"messages": TURNS},
+    "dialogs": {"dialogs": TURNS},
+    "sharegpt": {"conversations": SAID, "system": ""},
+    "alpaca": {"instruction": "q\ni", "input": "", "output": "r", "system": ""},
+}
+STEPS = """
+  - {name: verified, block: verify_responses}
+  - {name: chat, block: format_sft, format: FORMAT, keep: [query]}
+"""
+
+
+def run(bench: Bench, layout: str = "dialogs", count: int = 1, more: str = "") -> Path:
+    functions = ["def evaluate(response):\n    return True\n"]
+    given = [{"query": "q", "instruction": "i", "response": "r", "functions": functions, "n": n} for n in range(count)]
+    bench.run(STEPS.replace("FORMAT", layout), given, more)
+    return bench.out
+
+
+@pytest.mark.parametrize("made", LAYOUTS)
+@pytest.mark.parametrize("wanted", LAYOUTS)
+def test_every_layout_is_made_of_every_other(tmp_path: Path, made: str, wanted: str) -> None:
+    row = columns_of(Chat("x", "be kind", [("user", "q\ni"), ("assistant", "r")], {}), made)
+    chat = chat_of(to_line({"id": "x", **row}))
+    assert chat == Chat("x", "be kind", [("user", "q\ni"), ("assistant", "r")], {})
+    assert tuple(columns_of(chat, wanted)) == tuple(LAYOUTS[wanted])
+    plain = columns_of(Chat("x", "", chat.turns, {}), wanted)
+    assert plain == EXPECTED[wanted]
+
+
+TEXT = st.text(min_size=1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(), st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), st.sampled_from(["messages", "sharegpt"]))
+def test_no_word_of_a_chat_is_lost(system: str, pairs: list[tuple[str, str]], layout: str) -> None:
+    turns = [turn for said, answered in pairs for turn in (("user", said), ("assistant", answered))]
+    chat = Chat("x", system, turns, {})
+    clean = json.loads(to_line({"texts": [system, *(text for _, text in turns)]}))["texts"]  # what UTF-8 can hold
+    found = chat_of(to_line({"id": "x", **columns_of(chat, layout)}))
+    assert [found.system, *(text for _, text in found.turns)] == clean
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (b"[]", "a JSON object is needed"), (b"{", "JSON"), (b"[" * 100_000, "nested too deeply"),
+        (b'{"id": "x", "response": "r"}', "end the recipe with a format_sft step"),
+        (b'{"messages": ["hi"]}', "list of {role, content}"), (b'{"messages": []}', "got nothing"),
+        (b'{"messages": [{"role": "user", "content": 7}]}', "'content' must be a text, got '7'"),
+        (b'{"messages": [{"role": "user", "content": "q"}]}', "in turn, got user"),
+        (b'{"messages": [{"role": "tool", "content": "q"}]}', "in turn, got tool"),
+        (json.dumps({"messages": TURNS * 2}).encode(), "alpaca holds one exchange, this chat has 2"),
+    ],
+)  # fmt: skip
+def test_what_is_no_chat_is_refused_by_line(bench: Bench, row: bytes, told: str) -> None:
+    out = run(bench)
+    with (out / "chat.jsonl").open("ab") as file:
+        file.write(row + b"\n")
+    for target in ("x.jsonl", "x.parquet", "folder"):
+        if target != "x.parquet" or find_spec("pyarrow"):
+            with pytest.raises(Exception, match=r"chat\.jsonl:2: ") as error:
+                export(out, "alpaca", bench.folder / target)
+            assert told in str(error.value)
+    left = {path.name for path in bench.folder.iterdir()}
+    assert not {name for name in left if "folder" in name or name.startswith((".", "x."))}, "nothing half-written"
+
+
+def test_a_file_a_folder_and_what_is_beside(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    out = run(bench, "sharegpt", count=3, more="name: mine")
+    where = bench.folder / "deep" / "sft.jsonl"
+    assert call(monkeypatch, "export", out, "--format", "messages", "--to", where) == 0
+    assert capsys.readouterr().out == f"3 records in {where}\n"
+    assert rows(where) == [EXPECTED["messages"]] * 3
+    assert call(monkeypatch, "export", out, "--format", "messages", "--to", where, "--keep") == 0
+    assert rows(where)[0] == {
+        **EXPECTED["messages"],
+        "id": rows(out / "chat.jsonl")[0]["id"],
+        "metadata": {"query": "q"},
+    }
+    folder = bench.folder / "data set"
+    for layout in ("alpaca", "messages"):  # an export replaces an export
+        assert call(monkeypatch, "export", out, "--format", layout, "--to", folder, "--license", "cc-by-4.0") == 0
+    assert rows(folder / "data" / "train.jsonl") == [EXPECTED["messages"]] * 3
+    assert sorted(path.name for path in bench.folder.iterdir() if path.name.startswith(".")) == []
+    (folder / "notes.txt").write_text("mine")
+    for target in (folder, out, bench.folder / "in.jsonl" / "x.jsonl"):
+        assert call(monkeypatch, "export", out, "--format", "messages", "--to", target) in (1, 2)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert call(monkeypatch, "export", out, "--format", "messages") == 2
+    assert call(monkeypatch, "export", out, "--format", "messages", "--to", "x", "--push-to-hub", "y") == 2
+    assert call(monkeypatch, "export", bench.folder, "--format", "messages", "--to", where) == 2
+    (out / "chat.jsonl").write_text("")
+    assert call(monkeypatch, "export", out, "--format", "messages", "--to", where) == 1
+    assert "nothing to export" in capsys.readouterr().err
+    assert len(rows(where)) == 3, "what was there stays"
+
+
+def test_the_card_tells_how_the_data_was_made_and_no_secret(bench: Bench) -> None:
+    evil = "name: 'a | <b>'\nbudget: {minutes: 7}\n"
+    out = run(bench, more=evil)
+    state = json.loads((out / "run.json").read_text())
+    state["recipe"]["data"]["models"]["teacher"]["api_key"] = "sk-secret"
+    state["recipe"]["data"]["steps"].append({"name": "p", "prompt": "```python\n````x\n"})
+    state["limit"] = 5
+    (out / "run.json").write_text(json.dumps(state))
+    export(out, "messages", bench.folder / "set", licence="cc-by-4.0")
+    text = (bench.folder / "set" / "README.md").read_text()
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert (head["license"], head["configs"][0]["data_files"]) == (
+        "cc-by-4.0", [{"split": "train", "path": "data/train.jsonl"}],
+    )  # fmt: skip
+    assert "sk-secret" not in text
+    assert bench.model.url not in text
+    assert "minutes" not in text
+    for told in (
+        "1 chats whose responses were verified by execution", "teacher: fake", "| seed of all random choices | 0 |",
+        "| verified | 1 | 1 |", "This is of a trial, with `--limit 5`", "\n`````yaml\n", "autoif-blocks 0",
+        '"role_tag": "role"',
+    ):  # fmt: skip
+        assert told in text, told
+
+
+def have(*names: str) -> None:
+    if missing := [name for name in names if find_spec(name) is None]:
+        said = f"{' and '.join(missing)} not installed: pip install datasets"
+        pytest.fail(said) if os.environ.get("AUTOIF_DATASETS") == "required" else pytest.skip(said)
+
+
+LOADED = """
+import json, sys, warnings
+from datasets import load_dataset
+data = load_dataset(*json.loads(sys.argv[1]), split="train")
+print(json.dumps({"columns": data.column_names, "rows": data.to_list(), "features": str(data.features)}))
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("form", ["folder", "x.jsonl", "x.parquet"])
+def test_the_real_datasets_library_loads_it(bench: Bench, layout: str, form: str) -> None:
+    """As TRL and LLaMA-Factory do, with the columns that they document."""
+    have("datasets", "pyarrow")
+    target = bench.folder / form
+    export(run(bench, count=3), layout, target)
+    what = {"folder": [str(target)]}.get(form, ["json" if form == "x.jsonl" else "parquet", None, None, str(target)])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, json.dumps(what)], text=True, capture_output=True, check=False, timeout=120,
+        env={**os.environ, "HF_HOME": str(bench.folder / "hf"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["columns"] == list(LAYOUTS[layout])
+    assert found["rows"] == [EXPECTED[layout]] * 3
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the Hub's wire needs for one commit."""
+
+    seen: ClassVar[list[tuple[str, str, Any]]] = []
+    refuse = False
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+        self.seen.append((self.path, str(self.headers.get("Authorization")), lines))
+        if self.refuse:
+            self._answer({"error": "no right to write here"}, 403)
+        elif self.path == "/api/repos/create":
+            self._answer({"url": "http://127.0.0.1/datasets/me/set", "id": "me/set"})
+        elif "/preupload/" in self.path:
+            files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in lines[0]["files"]]
+            self._answer({"files": files})
+        elif "/commit/" in self.path:
+            self._answer({"commitUrl": "http://127.0.0.1/datasets/me/set/commit/1", "commitOid": "1", "success": True})
+        else:
+            self._answer({"errors": [], "warnings": []})
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, str(self.headers.get("Authorization")), []))
+        self._answer({"id": "me/set", "sha": "0", "siblings": [], "name": "me", "type": "user"})
+
+    def _answer(self, value: object, status: int = 200) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    Hub.seen.clear()
+    Hub.refuse = False
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def push(bench: Bench, out: Path, endpoint: str, *more: str) -> subprocess.CompletedProcess[str]:
+    command = ["export", str(out), "--format", "messages", "--push-to-hub", "me/set", *more]
+    keys = {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_key", "HF_HOME": str(bench.folder / "hf")}
+    return subprocess.run(
+        [sys.executable, "-m", "autoif_blocks", *command], text=True, capture_output=True, timeout=120,
+        env={**os.environ, **keys}, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.heavy
+def test_a_push_is_one_commit_of_card_and_data(bench: Bench, hub: str) -> None:
+    out = run(bench, count=2)
+    done = push(bench, out, hub, "--license", "cc-by-4.0")
+    assert done.returncode == 0, done.stderr
+    assert "2 records in http" in done.stdout
+    created = next(lines[0] for path, _, lines in Hub.seen if path == "/api/repos/create")
+    assert (created["name"], created["type"]) == ("set", "dataset")
+    assert created.get("private") is True or created.get("visibility") == "private"
+    (commit,) = [lines for path, _, lines in Hub.seen if "/commit/" in path]
+    sent = {line["value"]["path"]: line["value"]["content"] for line in commit if line["key"] == "file"}
+    assert set(sent) == {"README.md", "data/train.jsonl"}
+    data = base64.b64decode(sent["data/train.jsonl"]).decode()
+    assert [json.loads(line) for line in data.splitlines()] == [EXPECTED["messages"]] * 2
+    assert "license: cc-by-4.0" in base64.b64decode(sent["README.md"]).decode()
+    assert {key for path, key, _ in Hub.seen if "create" in path or "/commit/" in path} == {"Bearer hf_key"}
+
+
+@pytest.mark.heavy
+def test_a_hub_that_refuses_or_is_not_there_is_told(bench: Bench, hub: str) -> None:
+    out = run(bench)
+    Hub.refuse = True
+    done = push(bench, out, hub)
+    assert done.returncode == 1
+    assert "cannot push to me/set" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = push(bench, out, "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "cannot push to me/set" in done.stderr
+    assert "hf_key" not in done.stdout + done.stderr
+    assert not [path for path, _, _ in Hub.seen if "/commit/" in path]
