@@ -203,6 +203,27 @@ def plan(recipe: str, overrides: tuple[str, ...], sample: int | None, as_json: b
 
 
 @cli.command()
+@click.argument("recipe", type=click.Path())
+@click.option("--step", required=True, help="A number or a name.")
+@click.option("-n", "count", type=click.IntRange(min=1), default=3, show_default=True, help="How many records.")
+@click.option("--full", is_flag=True, help="Do not shorten long texts.")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option.")
+@_scripts_options
+def preview(recipe: str, step: str, count: int, full: bool, overrides: tuple[str, ...], **scripts: Any) -> None:
+    """Run a few records of RECIPE to a step, and show its prompts, completions and results side by side.
+
+    \b
+    autoif preview autoif.yaml --step score_quality
+    autoif preview autoif.yaml --step 2 -n 1 --full
+    """
+    from .autoif import overrides_for
+    from .preview import show
+    from .recipe import Recipe
+
+    show(Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides]), step, count, full)
+
+
+@cli.command()
 @click.argument("name", required=False)
 def blocks(name: str | None) -> None:
     """List the blocks, or describe NAME: what it does, its options, what it reads and writes."""

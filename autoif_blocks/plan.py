@@ -100,7 +100,7 @@ def estimate(recipe: Recipe, sample: int, listener: Listener | None = None) -> E
     Raises:
         AutoIFError: the sample run cannot go on, or nothing of it leaves step 1.
     """
-    whole_first = _step_1_is_cheap(recipe)
+    whole_first = step_1_is_cheap(recipe)
     options = RunOptions(limit=sample, limit_reading=not whole_first, listener=listener)
     with tempfile.TemporaryDirectory(prefix="autoif-plan-") as name:
         # A cache of its own: what is replayed tells nothing of what it took. And no target: a sample has its size.
@@ -129,7 +129,7 @@ def _keep(paid: Path, cache_dir: Path) -> None:
         deque(fold(cache_dir), maxlen=0)
 
 
-def _step_1_is_cheap(recipe: Recipe) -> bool:
+def step_1_is_cheap(recipe: Recipe) -> bool:
     """Whether what step 1 asks does not grow with what it reads."""
     grower = Grower.of(recipe.steps)
     asks = any(issubclass(spec.cls, AsyncBlock) for spec in recipe.steps[0].blocks)

@@ -22,7 +22,7 @@ ORDER = """
     ping identity state outputs results series simulated timeline workers
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
     run progress autoif plan describe schema starter compare cache_command status_command
-    plain lineage lineage_command
+    plain lineage lineage_command preview
     report.measures report.sample report.reading report.collect report.page report
     export.layouts export.files export.card export.hub export
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
