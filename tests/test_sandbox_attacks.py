@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import children
 
 from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig
 
@@ -539,11 +540,6 @@ def test_a_flood_of_hostile_functions_does_no_harm(world: World) -> None:
         assert world.run(ATTACKS["abort"][1], ["a"] * 5) == [C] * 5
     assert world.run(HONEST, HONEST_INPUTS) == HONEST_OUTCOMES
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
 
 
 @pytest.mark.heavy

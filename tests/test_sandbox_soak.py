@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sandbox_attacks import ATTACKS, children
+from conftest import children
+from test_sandbox_attacks import ATTACKS
 from test_sandbox_corpus import FUNCTIONS, inputs, run_plainly
 
 from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig
