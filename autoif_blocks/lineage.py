@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import RecipeError
-from .outputs import row_id
+from .outputs import lines_of, row_id, shards_of
 from .records import MADE_FROM, SEEDS, read_json
 from .state import RunState
 
@@ -99,20 +99,23 @@ class Files:
         return self.steps[-1]
 
     def paths(self) -> Iterator[tuple[dict[str, Any], Kind, Path]]:
-        """All files that are there, in the order of the steps; of one step: what it kept, dropped, discarded."""
+        """All files that may be there, in the order of the steps; of one: what it kept, dropped, discarded."""
         for step in self.steps:
             for kind, folder in (("kept", self.output), ("dropped", self.output / "dropped"),
                                  ("discarded", self.output / "discarded")):  # fmt: skip
-                if (path := folder / step["file"]).is_file():
-                    yield step, kind, path  # type: ignore[misc]
+                yield step, kind, folder / step["file"]  # type: ignore[misc]
+
+    def place(self, step: dict[str, Any]) -> Path:
+        """Where the records of a step are: its file, or the folder of the shards that it was split into."""
+        path: Path = self.output / step["file"]
+        return path if path.is_file() or not shards_of(path) else path.with_suffix("")
 
     def rows(self, wanted: Callable[[bytes], bool]) -> Iterator[Sighting]:
         """The rows whose line is wanted; a line that is no row is passed over, as an editor may have left it."""
         for step, kind, path in self.paths():
-            with path.open("rb") as file:
-                for line in file:
-                    if wanted(line) and (row := read_row(line)) is not None:
-                        yield Sighting(step["name"], step["number"], kind, row)
+            for line in lines_of(path):
+                if wanted(line) and (row := read_row(line)) is not None:
+                    yield Sighting(step["name"], step["number"], kind, row)
 
     def trails(self, ids: Iterable[str]) -> dict[str, Trail]:
         """What the files hold on these records."""

@@ -201,7 +201,7 @@ def _end(files: Files, trail: Trail) -> list[Line]:
     if kept is None:
         return [("yellow", f"never a record of its own: left out of another: {_reason(trail.sightings[0])}")]
     if kept.number == files.last["number"]:
-        return [("green", f"survived: it is in {files.output / files.last['file']}"), *twins]
+        return [("green", f"survived: it is in {files.place(files.last)}"), *twins]
     if children := files.offspring(trail.id):
         return [("green", f"became {len(children)} records, after step {kept.number} {kept.step}:"), *twins,
                 *(("", f"  {count} {end}") for end, count in _ends(files, children).most_common())]  # fmt: skip

@@ -143,10 +143,14 @@ def _merged(runs: Iterable[Path], stack: contextlib.ExitStack) -> Iterator[bytes
 
 def count_rows(path: Path) -> int:
     """The number of rows of a JSONL file, or of the shards that it was split into; 0 if it is not there."""
-    if not path.is_file():
-        return sum(map(count_rows, shards_of(path)))
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
+    return sum(1 for _ in lines_of(path))
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a JSONL file, or of the shards that it was split into; none if it is not there."""
+    for part in [path] if path.is_file() else shards_of(path):
+        with part.open("rb") as file:
+            yield from file
 
 
 def shards_of(path: Path) -> list[Path]:

@@ -23,7 +23,10 @@ from test_lineage import Said, call
 
 from autoif_blocks.export import export
 from autoif_blocks.export.layouts import LAYOUTS, Chat, chat_of, columns_of
+from autoif_blocks.lineage import Files
+from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import to_line
+from autoif_blocks.report.collect import collect
 
 TURNS = [{"role": "user", "content": "q\ni"}, {"role": "assistant", "content": "r"}]
 SAID = [{"from": "human", "value": "q\ni"}, {"from": "gpt", "value": "r"}]
@@ -123,6 +126,19 @@ def test_a_file_a_folder_and_what_is_beside(bench: Bench, monkeypatch: pytest.Mo
     assert call(monkeypatch, "export", out, "--format", "messages", "--to", where) == 1
     assert "nothing to export" in capsys.readouterr().err
     assert len(rows(where)) == 3, "what was there stays"
+
+
+def test_a_last_step_in_shards_is_read_as_one(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    given = [{"query": str(n), "instruction": "i", "response": "r"} for n in range(5)]
+    Recipe.load(bench.recipe("  - {name: chat, block: format_sft}\n", given, "shards: 3")).run()
+    out = bench.out
+    assert not (out / "chat.jsonl").exists()
+    assert export(out, "messages", bench.folder / "x.jsonl") == 5
+    found = collect(Files(out))
+    assert [(end["kind"], end["count"]) for end in found["ends"]] == [("survived", 5)]
+    assert {entry["steps"][-1][0] for entry in found["records"]} == {2}
+    assert call(monkeypatch, "why", out, found["records"][0]["id"]) == 0
+    assert f"survived: it is in {out / 'chat'}\n" in capsys.readouterr().out
 
 
 def test_the_card_tells_how_the_data_was_made_and_no_secret(bench: Bench) -> None:

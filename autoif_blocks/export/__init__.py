@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import AutoIFError, RecipeError
 from ..lineage import Files
+from ..outputs import lines_of, shards_of
 from .card import card
 from .files import write_jsonl, write_parquet
 from .hub import push
@@ -77,16 +78,15 @@ def _rows(files: Files, layout: str, keep: bool) -> Iterator[dict[str, Any]]:
     if not files.steps:
         raise RecipeError(f"{files.output} has no step that has run")
     path = files.output / files.last["file"]
-    if not path.is_file():
+    if not path.is_file() and not shards_of(path):
         raise RecipeError(f"there is no {path}: the run is {files.run.get('state')}; let the same command finish it")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                chat = chat_of(line)
-                columns = columns_of(chat, layout)
-            except ValueError as error:
-                raise RecipeError(f"{path}:{number}: {error}") from error
-            yield {**columns, "id": chat.id, "metadata": chat.metadata} if keep else columns
+    for number, line in enumerate(lines_of(path), start=1):
+        try:
+            chat = chat_of(line)
+            columns = columns_of(chat, layout)
+        except ValueError as error:
+            raise RecipeError(f"{path}:{number}: {error}") from error
+        yield {**columns, "id": chat.id, "metadata": chat.metadata} if keep else columns
 
 
 def _ours(target: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..lineage import Files, read_row
-from ..outputs import row_id
+from ..outputs import lines_of, row_id
 from ..records import MADE_FROM
 from .measures import family, histogram, languages, near_duplicates
 from .sample import MOST, End
@@ -57,7 +57,7 @@ class Reading:
         for at, step in reversed(list(enumerate(self.files.steps))):
             ids: set[str] = set()
             for folder in ("", "dropped"):
-                for line in _lines(self._path(step, folder)):
+                for line in lines_of(self._path(step, folder)):
                     if (name := row_id(line)) is None:
                         continue
                     ids.add(name)
@@ -222,13 +222,7 @@ class Reading:
         }  # fmt: skip
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    if path.is_file():
-        with path.open("rb") as file:
-            yield from file
-
-
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in _lines(path):
+    for line in lines_of(path):
         if (row := read_row(line)) is not None:
             yield row["id"], row
