@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 from conftest import Bench, FakeModel, tree
 
-from autoif_blocks.errors import RecipeError
+from autoif_blocks.context import RunContext, RunSettings
+from autoif_blocks.errors import RecipeError, StopRun
+from autoif_blocks.executors.stages import RunScope
 from autoif_blocks.models import ModelConfig
 from autoif_blocks.recipe import Recipe
 
@@ -76,3 +82,30 @@ def test_more_tasks_than_records_give_the_same_bytes(bench: Bench, model: FakeMo
     before = tree(bench.out)
     bench.run(DEDUP, few, f"executor: {{tasks: {tasks}, workers: 2}}", resume=False)
     assert tree(bench.out) == before
+
+
+def test_a_task_that_lacks_a_key_says_which_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEY_OF_MINE", raising=False)
+    scope = RunScope(RunContext(RunSettings(str(tmp_path))), ["PATH", "KEY_OF_MINE"])
+    with pytest.raises(StopRun, match=rf"KEY_OF_MINE.* is not set on {socket.gethostname()}, where task 7 runs"):
+        list(scope.run(None, 7, 8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("executor", "said"),
+    [
+        pytest.param(
+            "{type: ray}", r"pip install 'autoif-blocks\[ray\]'",
+            marks=pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed"),
+        ),
+        ("{type: slurm, partition: p, time: '10'}", "type slurm needs the command sbatch"),
+    ],
+)  # fmt: skip
+def test_a_cluster_whose_software_is_missing_is_told_before_anything_is_done(
+    bench: Bench, executor: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RecipeError, match=said):
+        bench.run(RESPOND, NUMBERS[:1], f"executor: {executor}")
+    assert not (bench.out / "run.json").exists()

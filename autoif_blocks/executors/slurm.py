@@ -31,6 +31,11 @@ from .tasks import Away, StageRun, check_ended, stderr_in, unfinished
 _LOOK = 1.0  # seconds between two looks at the queue
 _LATE = 10.0  # seconds that a file may take from the machine of a task to this one
 _JOBS = "slurm.json"
+# Why Slurm lets a job wait for ever that it has taken.
+_NEVER = {
+    "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "AccountNotAllowed",
+    "QOSNotAllowed",
+}  # fmt: skip
 
 
 def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: Iterable[Path]) -> None:
@@ -41,7 +46,8 @@ def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: It
         RecipeError: Slurm refuses the jobs.
         StopRun: a task failed or was lost, or Slurm cannot be reached.
     """
-    token = uuid4().hex[:8]
+    output = stages[0].folder.parent.parent.name
+    token = f"{re.sub('[^A-Za-z0-9_.]', '-', output)}-{uuid4().hex[:8]}"
     executors: list[_Slurm] = []
     for stage in stages:
         executor = _Slurm(
@@ -158,4 +164,6 @@ def _wait(names: Sequence[str], flag: StopFlag) -> None:
         for job, reason in (jobs or {}).items():
             if reason == "DependencyNeverSatisfied":
                 subprocess.run(["scancel", job.split("_")[0]], capture_output=True)
+            elif reason in _NEVER:
+                raise RecipeError(f"executor: Slurm will never start job {job}: {reason}")
         time.sleep(_LOOK)
