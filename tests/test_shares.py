@@ -11,9 +11,10 @@ from conftest import Bench, FakeModel, tree
 
 from autoif_blocks.context import RunContext, RunSettings
 from autoif_blocks.errors import RecipeError, StopRun
-from autoif_blocks.executors.stages import RunScope
+from autoif_blocks.executors.stages import ReadStage, RunScope
 from autoif_blocks.models import ModelConfig
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.records import to_line
 
 RESPOND = "  - {name: r, block: respond, n: 1, prompt: 'say {{ number }}'}\n"
 NUMBERS = [{"number": i} for i in range(60)]
@@ -109,3 +110,19 @@ def test_a_cluster_whose_software_is_missing_is_told_before_anything_is_done(
     with pytest.raises(RecipeError, match=said):
         bench.run(RESPOND, NUMBERS[:1], f"executor: {executor}")
     assert not (bench.out / "run.json").exists()
+
+
+def test_every_record_between_two_stages_goes_to_one_task_whatever_its_id(tmp_path: Path) -> None:
+    names = ["plain", "ü", 'a "quote"', "back\\slash", "line\nbreak", *map(str, range(40))]
+    path = tmp_path / "after-0.jsonl"
+    path.write_bytes(b"".join(to_line({"id": name, "number": n}) for n, name in enumerate(names)))
+    context = RunContext(RunSettings(str(tmp_path / "stage-1")))
+    context.open(0)
+    try:
+        stage = ReadStage(str(path), 0, 1)
+        stage.bind("s", 0, context)
+        shards = [[document.id for document in stage.run(None, rank, 3)] for rank in range(3)]
+    finally:
+        context.close(True)
+    assert sorted(name for shard in shards for name in shard) == sorted(names)
+    assert all(shards)
