@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from .outputs import shards_of
 from .recipe import Recipe
 from .run import RunOptions
 from .state import RunState, StepCounts
@@ -111,7 +112,7 @@ class ConsoleListener:
             self.note(line)
         everything = result["all_commands"]
         file = Path(self._target) / result["steps"][-1]["file"]
-        file = file if file.is_file() else file.with_suffix("") / "shard_*.jsonl"
+        file = file.with_suffix("") / "shard_*.jsonl" if shards_of(file) else file
         enough = f" (target {self._wanted}; all that were accepted are kept)" if self._wanted else ""
         self.note(f"{result['records']} records in {file}{enough}   {_spent(result['totals'], result['seconds'])}")
         if everything["commands"] > 1:
