@@ -111,12 +111,13 @@ def _pieces(files: Sequence[Path]) -> Iterator[list[bytes]]:
 def _place(line: bytes) -> tuple[bytes, bytes]:
     """What a row is sorted by. Equal ids hold equal records almost always; where they do not, the content decides, not
     the arrival. The order of UTF-8 is that of its characters."""
-    name = _raw_id(line)
+    name = raw_id(line)
     assert name is not None, f"a row without an id: {line[:80]!r}"
     return name, line
 
 
-def _raw_id(line: bytes) -> bytes | None:
+def raw_id(line: bytes) -> bytes | None:
+    """The id of a row in UTF-8, lone surrogates included; None of a line that is no row."""
     match = _ID.match(line)
     if match is None:
         return None
@@ -126,7 +127,7 @@ def _raw_id(line: bytes) -> bytes | None:
 
 def row_id(line: bytes) -> str | None:
     """The id of a row, without reading the rest; None of a line that is no row."""
-    name = _raw_id(line)
+    name = raw_id(line)
     return None if name is None else name.decode("utf-8", "replace")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import multiprocess
+from multiprocess import resource_tracker
 from multiprocess.connection import wait
 
 from .errors import AutoIFError, StopRun
@@ -34,6 +35,7 @@ def run_in_workers(run_task: Callable[[int], object], ranks: Sequence[int], work
     """
     waiting = deque(ranks)
     crew: list[_Worker] = []
+    tracked = resource_tracker._resource_tracker._fd is not None
     try:
         with _signals_held():  # a child hears none of them before it can say what to do with them
             crew += (_Worker(run_task) for _ in range(min(workers, len(ranks))))
@@ -53,6 +55,8 @@ def run_in_workers(run_task: Callable[[int], object], ranks: Sequence[int], work
         raise
     finally:
         _dismiss(crew, _LAST_WORDS)
+        if not tracked:
+            resource_tracker._resource_tracker._stop()  # a process that spawning starts, and nothing here needs
 
 
 class _Worker:

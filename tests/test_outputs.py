@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Bench, FakeModel, tree
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoif_blocks import outputs
@@ -107,6 +107,7 @@ def test_a_run_on_a_full_disk_says_so(tmp_path: Path) -> None:
     assert "No space left" in done.stderr or "full" in done.stderr
 
 
+@settings(max_examples=40, deadline=None)
 @given(ROWS, st.lists(st.integers(1, 30), min_size=1, max_size=3))
 def test_shards_one_after_another_hold_the_same_bytes(rows: list[tuple[str, str]], sizes: list[int]) -> None:
     whole = b"".join(to_line({"id": name, "value": value}) for name, value in rows)

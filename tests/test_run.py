@@ -68,6 +68,7 @@ def test_the_ten_steps_leave_their_files_and_add_up(first: Path) -> None:
         ["--batch-size", "256"],
         pytest.param(["--process-num", "1"], marks=pytest.mark.heavy),
         ["--set", "executor.tasks=3", "--set", "executor.workers=2"],
+        pytest.param(["--set", "executor={tasks: 16, workers: 2}"], marks=pytest.mark.heavy),
         pytest.param(["--set", "models.teacher.max_n=1", "--set", "models.judge.max_n=2"], marks=pytest.mark.heavy),
     ],
     ids="-".join,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 from conftest import Bench, FakeModel, tree
 
-from autoif_blocks.errors import RecipeError
+from autoif_blocks.context import RunContext, RunSettings
+from autoif_blocks.errors import RecipeError, StopRun
+from autoif_blocks.executors.stages import ReadStage, RunScope
 from autoif_blocks.models import ModelConfig
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.records import to_line
 
 RESPOND = "  - {name: r, block: respond, n: 1, prompt: 'say {{ number }}'}\n"
 NUMBERS = [{"number": i} for i in range(60)]
@@ -76,3 +83,46 @@ def test_more_tasks_than_records_give_the_same_bytes(bench: Bench, model: FakeMo
     before = tree(bench.out)
     bench.run(DEDUP, few, f"executor: {{tasks: {tasks}, workers: 2}}", resume=False)
     assert tree(bench.out) == before
+
+
+def test_a_task_that_lacks_a_key_says_which_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEY_OF_MINE", raising=False)
+    scope = RunScope(RunContext(RunSettings(str(tmp_path))), ["PATH", "KEY_OF_MINE"])
+    with pytest.raises(StopRun, match=rf"KEY_OF_MINE.* is not set on {socket.gethostname()}, where task 7 runs"):
+        list(scope.run(None, 7, 8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("executor", "said"),
+    [
+        pytest.param(
+            "{type: ray}", r"pip install 'autoif-blocks\[ray\]'",
+            marks=pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed"),
+        ),
+        ("{type: slurm, partition: p, time: '10'}", "type slurm needs the command sbatch"),
+    ],
+)  # fmt: skip
+def test_a_cluster_whose_software_is_missing_is_told_before_anything_is_done(
+    bench: Bench, executor: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RecipeError, match=said):
+        bench.run(RESPOND, NUMBERS[:1], f"executor: {executor}")
+    assert not (bench.out / "run.json").exists()
+
+
+def test_every_record_between_two_stages_goes_to_one_task_whatever_its_id(tmp_path: Path) -> None:
+    names = ["plain", "ü", 'a "quote"', "back\\slash", "line\nbreak", *map(str, range(40))]
+    path = tmp_path / "after-0.jsonl"
+    path.write_bytes(b"".join(to_line({"id": name, "number": n}) for n, name in enumerate(names)))
+    context = RunContext(RunSettings(str(tmp_path / "stage-1")))
+    context.open(0)
+    try:
+        stage = ReadStage(str(path), 0, 1)
+        stage.bind("s", 0, context)
+        shards = [[document.id for document in stage.run(None, rank, 3)] for rank in range(3)]
+    finally:
+        context.close(True)
+    assert sorted(name for shard in shards for name in shard) == sorted(names)
+    assert all(shards)

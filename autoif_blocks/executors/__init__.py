@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..context import RunContext, RunSettings
-from ..errors import RecipeError
+from ..errors import AutoIFError, RecipeError, StopRun
 from ..outputs import write_json
 from ..state import STAGES
 from ..steps import ExecutorConfig
@@ -69,8 +69,19 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
     steps = {block.step: block.order for stage in stages for block in stage.pipeline if block.step}
     tasks = [run.tasks for run in runs]
     write_json(work / STAGES, {"steps": list(steps.items()), "tasks": tasks, "executor": config.type})
+    try:
+        return _run(runs, config, [work, Path(settings.cache_dir or work)])
+    except AutoIFError:
+        raise
+    except SystemExit as error:
+        raise StopRun(f"a block called for the end of the program: {error!r} ({logs} has the traceback)") from error
+    except Exception as error:
+        raise StopRun(f"{type(error).__name__}: {error} (not foreseen: {logs} has the traceback)") from error
+
+
+def _run(runs: list[StageRun], config: ExecutorConfig, folders: list[Path]) -> bool:
     if config.type == "slurm":
-        run_on_slurm(runs, config, [work, Path(settings.cache_dir or work)])
+        run_on_slurm(runs, config, folders)
         return not any(unfinished(run.folder, run.tasks) for run in runs)
     with contextlib.ExitStack() as stack:
         launch: Callable[[StageRun], None] = run_locally
@@ -78,7 +89,7 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
             launch = stack.enter_context(cluster(config))
         for run in runs:
             launch(run)
-            if unfinished(run.folder, run.tasks) or (run is not runs[-1] and flag.look() is not None):
+            if unfinished(run.folder, run.tasks) or (run is not runs[-1] and run.flag.look() is not None):
                 return False
     return True
 

@@ -10,7 +10,6 @@ from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 
-from ..errors import AutoIFError, StopRun
 from ..stopping import StopFlag
 from ..workers import run_in_workers
 from .tasks import StageRun, stderr_in
@@ -20,24 +19,14 @@ def run_locally(stage: StageRun) -> None:
     """Runs a stage.
 
     Raises:
-        AutoIFError: what one of its tasks raised.
-        StopRun: a worker died, or something that was not foreseen.
+        AutoIFError: what one of its tasks raised, or that a worker died.
     """
     executor = _Local(
         pipeline=stage.pipeline, tasks=stage.tasks, workers=stage.at_once, skip_completed=False,
         logging_dir=str(stage.logs),
     )  # fmt: skip
     executor.flag = stage.flag
-    try:
-        executor.run()
-    except AutoIFError:
-        raise
-    except SystemExit as error:
-        said = f"a block called for the end of the program: {error!r}"
-        raise StopRun(f"{said} ({stage.logs} has the traceback)") from error
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        raise StopRun(f"{said} (not foreseen: {stage.logs} has the traceback)") from error
+    executor.run()
 
 
 class _Local(LocalPipelineExecutor):  # type: ignore[misc]

@@ -29,8 +29,15 @@ from ..stopping import GRACE, StopFlag
 from .tasks import Away, StageRun, check_ended, stderr_in, unfinished
 
 _LOOK = 1.0  # seconds between two looks at the queue
+_PATIENCE = 600.0  # seconds without an answer from Slurm
+_KILLED = 45.0  # seconds that a cancelled job may take to be gone
 _LATE = 10.0  # seconds that a file may take from the machine of a task to this one
 _JOBS = "slurm.json"
+# Why Slurm lets a job wait for ever that it has taken.
+_NEVER = {
+    "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "AccountNotAllowed",
+    "QOSNotAllowed",
+}  # fmt: skip
 
 
 def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: Iterable[Path]) -> None:
@@ -41,7 +48,8 @@ def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: It
         RecipeError: Slurm refuses the jobs.
         StopRun: a task failed or was lost, or Slurm cannot be reached.
     """
-    token = uuid4().hex[:8]
+    output = stages[0].folder.parent.parent.name
+    token = f"{re.sub('[^A-Za-z0-9_.]', '-', output)}-{uuid4().hex[:8]}"
     executors: list[_Slurm] = []
     for stage in stages:
         executor = _Slurm(
@@ -65,6 +73,9 @@ def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: It
             raise StopRun(f"sbatch failed with exit code {error.returncode}; what it said stands above") from error
         finally:
             _cancel(names)  # all that is left: nothing, if all went well
+    until = time.monotonic() + _KILLED
+    while _queue(names) and time.monotonic() < until:
+        time.sleep(_LOOK)
     until = time.monotonic() + _LATE
     for stage in stages:
         while unfinished(stage.folder, stage.tasks) and stage.flag.look() is None and time.monotonic() < until:
@@ -81,7 +92,13 @@ def refuse_beside_jobs(folder: Path) -> None:
         StopRun: they are still there.
     """
     names = (read_object(folder / _JOBS) or {}).get("jobs")
-    if names and shutil.which("squeue") and (jobs := _queue(names)):
+    jobs = _queue(names) if names and shutil.which("squeue") else {}
+    if jobs is None:
+        raise StopRun(
+            "Slurm does not say whether jobs of an earlier command are still there: try again when it answers, "
+            f"or delete {folder / _JOBS} if you know that they are not"
+        )
+    if jobs:
         ids = " ".join(sorted({job.split("_")[0] for job in jobs}))
         raise StopRun(
             f"jobs of an earlier command are still in Slurm's queue: wait for them, or `scancel {ids}`; "
@@ -146,8 +163,11 @@ def _cancel(names: Sequence[str], *more: str) -> None:
 
 def _wait(names: Sequence[str], flag: StopFlag) -> None:
     """Until no job is left. A stop lets those that run end by themselves, unless they take much longer."""
-    waiting = True
-    while (jobs := _queue(names)) is None or jobs:  # a controller that does not answer comes back
+    waiting, answered = True, time.monotonic()
+    while (jobs := _queue(names)) is None or jobs:  # a controller that does not answer may come back
+        answered = answered if jobs is None else time.monotonic()
+        if time.monotonic() - answered > _PATIENCE:
+            raise StopRun("Slurm has not answered for ten minutes: once it does, the same command continues")
         stop = flag.look()
         if stop is not None:
             if waiting:
@@ -158,4 +178,6 @@ def _wait(names: Sequence[str], flag: StopFlag) -> None:
         for job, reason in (jobs or {}).items():
             if reason == "DependencyNeverSatisfied":
                 subprocess.run(["scancel", job.split("_")[0]], capture_output=True)
+            elif reason in _NEVER:
+                raise RecipeError(f"executor: Slurm will never start job {job}: {reason}")
         time.sleep(_LOOK)

@@ -7,6 +7,7 @@ depends neither on how many tasks wrote the records nor on where, and there may 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -23,8 +24,8 @@ from ..blocks.readers import Reader, ReadStep
 from ..blocks.writers import StepFile
 from ..context import RunContext
 from ..errors import StopRun
-from ..outputs import merge
-from ..records import Record
+from ..outputs import merge, raw_id
+from ..records import Record, from_row, shard_of
 from ..resolve import loaded_from
 from .tasks import unfinished
 
@@ -84,11 +85,20 @@ class ReadStage(ReadStep):
         self.number = number
         self.tasks = tasks
 
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        self._shard = rank, world_size
+        yield from super().run(data, rank, world_size)
+
     def read(self) -> Iterable[Record]:
         if self.live.stopping:
             return self.live.cut_short()
         self._merge()
-        yield from super().read()
+        rank, tasks = self._shard
+        with Path(self.path).open("rb") as file:
+            for line in file:
+                # All tasks read all rows: what is another's is not worth a look at more than its id.
+                if tasks == 1 or _shard(line, tasks) == rank:
+                    yield from_row(json.loads(line))
 
     def _merge(self) -> None:
         path = Path(self.path)
@@ -99,6 +109,13 @@ class ReadStage(ReadStep):
             if ranks := unfinished(folder, self.tasks):
                 raise StopRun(f"task {ranks[0]} of stage {self.number} has not finished: its records would be missing")
             merge(folder.glob(f"*/{_FILE}"), path)
+
+
+def _shard(line: bytes, tasks: int) -> int:
+    name = raw_id(line)
+    if name is None:
+        raise StopRun(f"a row between two stages is damaged: {line[:80]!r}")
+    return shard_of(name.decode("utf-8", "surrogatepass"), tasks)
 
 
 class RunScope(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
