@@ -212,6 +212,7 @@ def test_who_shares_a_child_with_trouble_gets_its_own_answer(name: str, place: i
     assert got == [run_plainly(code, texts) for code in FUNCTIONS[:12]]
 
 
+@pytest.mark.heavy
 def test_attacks_among_dull_functions_spoil_none() -> None:
     texts = inputs(5)
     attacks = [(code, texts) for name, (_, code, *_) in sorted(ATTACKS.items()) if "stop" not in name][::4]

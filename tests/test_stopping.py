@@ -93,12 +93,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     ("how", "tasks"),
     [
         ("SIGTERM", "one"),
-        ("group SIGINT", "several"),
         *(
             pytest.param(how, tasks, marks=pytest.mark.heavy)
             for how, tasks in [
                 ("SIGINT", "one"),
                 ("SIGINT", "several"),
+                ("group SIGINT", "several"),
                 ("SIGTERM", "several"),
                 ("group SIGINT", "one"),
                 ("group SIGTERM", "one"),

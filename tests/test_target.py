@@ -163,6 +163,7 @@ def command(path: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "autoif_blocks", "run", str(path), *more]
 
 
+@pytest.mark.heavy
 def test_a_run_that_is_killed_again_and_again_reaches_its_target(bench: Bench, tmp_path: Path) -> None:
     slow = 0.01
 
