@@ -76,7 +76,8 @@ def look(output: Path) -> Status:
     failures = [told for path in sorted(work.glob("stage-*/*.failure.json")) if (told := read_object(path))]
     state = "failed" if failures else "running" if "running" in states or "silent" not in states else "silent"
     if last is not None and (output / "run.json").stat().st_mtime_ns > (work / STAGES).stat().st_mtime_ns:
-        return Status(last["state"], last.get("failure", ""), False, rows, tasks)  # what a failed run has left
+        # A run that is about to tidy up, or what a failed one has left.
+        return Status(last["state"], last.get("failure", ""), last["state"] == "completed", rows, tasks)
     return Status(state, str(failures[0]["message"]) if failures else "", False, rows, tasks)
 
 
