@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from test_stopping import command, counts_add_up, run_json
 from autoif_blocks.context import RunContext, RunSettings
 from autoif_blocks.errors import BudgetSpent, ModelUnavailable, RecipeError
 from autoif_blocks.ping import ping
+from autoif_blocks.plan import estimate
+from autoif_blocks.preview import preview
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.run import RunOptions
 from autoif_blocks.servers import server_specs
@@ -148,6 +151,15 @@ def test_a_server_that_is_killed_is_started_again_and_nothing_is_lost(
     totals = run_json(tmp_path / "b" / "out")["totals"]
     assert totals["completions"] == 60
     assert totals["retries"] == 0  # an outage is no attempt, even where a request may have but one
+
+
+@pytest.mark.heavy
+def test_plan_and_preview_start_it_too(tmp_path: Path) -> None:
+    path = project(tmp_path, TEACHER)
+    assert estimate(Recipe.load(path), 5).totals["requests"] == 30
+    shutil.rmtree(tmp_path / "out")
+    passages = preview(Recipe.load(path), "r", 2)
+    assert all(len(passage.made) == 2 for passage in passages)
 
 
 # Servers that do not come up
