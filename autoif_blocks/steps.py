@@ -69,6 +69,10 @@ class ExecutorConfig:
         """Whether each task has a server of that model to itself, with no share to be taken."""
         return bool(model.serve) and self.type != "local"
 
+    def share(self, model: ModelConfig, tasks: int) -> ModelConfig:
+        """What each of a stage's tasks may ask of the model, or of its own server."""
+        return model if self.serves_each(model) else model.share(tasks, min(tasks, self.workers))
+
 
 @dataclass(frozen=True)
 class BlockSpec:

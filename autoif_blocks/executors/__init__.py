@@ -57,10 +57,7 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
     runs: list[StageRun] = []
     for number, stage in enumerate(stages):
         folder, at_once = folder_of(work, number), min(stage.tasks, config.workers)
-        models = {
-            name: model if config.serves_each(model) else model.share(stage.tasks, at_once)
-            for name, model in settings.models.items()
-        }
+        models = {name: config.share(model, stage.tasks) for name, model in settings.models.items()}
         place = logs / folder.name if away else logs
         ours = replace(
             settings, work_dir=str(folder), stop_file=str(flag.path), models=models, logs=str(place.absolute())
