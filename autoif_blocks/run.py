@@ -146,15 +146,16 @@ class _Run:
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._fold)
+                if self.recipe.executor.type == "local":
+                    logs = self.output / "logs"
+                    # Outermost: a server may take longer to end than a run that was told to stop.
+                    stack.enter_context(serving(self.servers.values(), self.work / "servers", logs, self._note))
                 stack.enter_context(told_by_signals(flag, at_once))
                 stack.enter_context(told_when(flag, self._tell, at_once))
                 urls: dict[str, str] = {}
                 if simulated:
                     url = stack.enter_context(simulated_teacher(self.output / "logs" / "teacher.log"))
                     urls = {name: url for name in models if self.recipe.models[name].base_url == SIMULATED}
-                if self.recipe.executor.type == "local":
-                    logs = self.output / "logs"
-                    stack.enter_context(serving(self.servers.values(), self.work / "servers", logs, self._note))
                 stack.enter_context(recording(state, self.output, self.began))
                 if listener:
                     stack.enter_context(listener.watching(state))

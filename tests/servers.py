@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ class NoBinary(Teacher):
 
     def command(self) -> list[str]:
         return ["no-such-server"]
+
+
+class Stubborn(Teacher):
+    """Does not end when it is told to, and would leave its child behind."""
+
+    def command(self) -> list[str]:
+        return ["sh", "-c", f"trap '' TERM; {shlex.join(super().command())} & wait"]
 
 
 class Picky(Teacher):

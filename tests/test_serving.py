@@ -228,6 +228,13 @@ def test_a_budget_of_minutes_ends_a_run_whose_server_is_not_there_yet(tmp_path: 
 
 
 @pytest.mark.heavy
+def test_one_that_does_not_want_to_end_is_killed_with_its_children(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert Recipe.load(project(tmp_path, f"serve: {SERVERS}:Stubborn")).run()["records"] == 60
+    assert 10 < time.monotonic() - began < 20
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("tasks", [1, 2])
 @pytest.mark.parametrize("model", [script(NEVER), f"{TEACHER}, serve_options: {{latency: 0.5}}, max_concurrency: 4"])
 def test_ctrl_c_ends_the_server_with_the_run(tmp_path: Path, mark: str, model: str, tasks: int) -> None:
