@@ -244,7 +244,7 @@ def test_ctrl_c_ends_the_server_with_the_run(tmp_path: Path, mark: str, model: s
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=30)
     assert time.monotonic() - began < 5, said
-    assert run.returncode == 130
+    assert run.returncode == 130, said
     assert "the same command continues" in said
     assert "Traceback" not in said
     assert marked(mark) == {}
