@@ -32,10 +32,11 @@ from typing import Any
 from .accounting import Meter
 from .answers import Completion, NoModel
 from .cache import Cache, request_keys
-from .endpoints import Busy, Endpoint, Endpoints, Unreachable
+from .endpoints import Busy, Endpoint, Endpoints, Lost, Unreachable
 from .errors import DropRecord, ModelUnavailable, Retry
 from .models import ModelConfig
 from .records import compact_json, content_hash, read_json
+from .serving import Served
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,13 @@ class Client:
 
     def __init__(
         self, config: ModelConfig, base_url: str | Sequence[str], cache: Cache | None = None, seed: int = 0,
-        admit: Callable[[], None] | None = None,
+        admit: Callable[[], None] | None = None, served: Served | None = None,
     ) -> None:  # fmt: skip
-        """`admit` is called before each request that is sent, and may raise to stop it."""
+        """`admit` is called before each request that is sent, and may raise to stop it. `served` is the server if the
+        run has started it; then `base_url` is left empty."""
         self.config = config
         self._servers = Endpoints(config, [base_url] if isinstance(base_url, str) else base_url)
-        self.url = self._servers.name
+        self._served = served
         self._admit = admit
         self._cache = cache
         self._base_seed = int(content_hash("sampling seed", seed), 16) % 2**30
@@ -69,6 +71,10 @@ class Client:
         self._last_success = _NEVER
         self._failed = 0  # requests that were given up since
         self._refused: Counter[int] = Counter()  # by step, that is by the id() of its meter
+
+    @property
+    def url(self) -> str:
+        return self._servers.name
 
     async def complete(
         self, messages: Sequence[Message], n: int = 1, start: int = 0, sampling: Mapping[str, Any] | None = None,
@@ -153,6 +159,7 @@ class Client:
         failures = deque([began], maxlen=self.config.max_retries // 2 + 1)
         attempt, n_refused, avoid = 0, False, None
         while True:
+            start = await self._started() if self._served is not None else 0
             try:
                 completions = await self._send(body, count, meter, priority, avoid, again=attempt > 0)
             except DropRecord as refusal:
@@ -166,6 +173,8 @@ class Client:
                 if self._knows_format is None and "response_format" in request:
                     body["response_format"] = request["response_format"]
             except _Failed as failed:
+                if self._served is not None and await self._went_down(start, failed.failure):
+                    continue  # that was no attempt
                 failure, avoid = failed.failure, failed.endpoint
                 attempt += 1
                 self._give_up_if_hopeless(failure, attempt, began, failures[0])
@@ -183,6 +192,17 @@ class Client:
         self._one_at_a_time |= n_refused or (count > 1 and not self._knows_n)
         meter.completions += len(completions)
         return completions
+
+    async def _started(self) -> int:
+        """Waits for the server that the run starts; gives how many times it has been started."""
+        assert self._served is not None
+        state = await self._served.ready(self._servers.sleep)
+        self._servers.all[0].url = state.url
+        return state.start
+
+    async def _went_down(self, start: int, failure: Retry) -> bool:
+        assert self._served is not None
+        return await self._served.gone_since(start, isinstance(failure, (Unreachable, Lost)), self._servers.sleep)
 
     def _leave_format_out(self, body: dict[str, Any]) -> bool:
         """Takes `response_format` out of a request, unless the server has shown that it knows it."""

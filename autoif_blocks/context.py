@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from loguru import logger
+
 from .accounting import Meter
 from .budget import Budget, Purse
 from .cache import Cache
@@ -26,6 +28,7 @@ from .errors import AutoIFError, StopRun
 from .models import ModelConfig
 from .records import to_line
 from .sandbox import Sandbox, SandboxConfig
+from .serving import Served, ServerSpec, serving
 from .stopping import LOOK, stop_flag
 from .streaming import Feeder
 
@@ -55,6 +58,12 @@ class RunSettings:
     """when the command began, by the clock on the wall"""
     paid: Meter = field(default_factory=Meter)
     """what the command has paid for already"""
+    servers: Mapping[str, ServerSpec] = field(default_factory=dict)
+    """the servers that are started for models"""
+    served_in: str | None = None
+    """where the run tells of those that it has started; None: each task starts its own"""
+    logs: str = "logs"
+    """where the servers of tasks leave what they say"""
 
 
 class RunContext:
@@ -140,8 +149,10 @@ class RunContext:
         now = self._now
         if model not in now.clients:
             config = self.settings.models[model]
-            url = self.settings.base_urls.get(model) or config.base_urls
-            now.clients[model] = Client(config, url, now.cache, self.settings.seed, now.purse.admit)
+            spec = self.settings.servers.get(model)
+            url = self.settings.base_urls.get(model) or config.base_urls if spec is None else ""
+            served = Served(now.served_in / spec.file("json")) if spec is not None else None
+            now.clients[model] = Client(config, url, now.cache, self.settings.seed, now.purse.admit, served)
         return now.clients[model]
 
     async def sandbox(self) -> Sandbox:
@@ -185,6 +196,12 @@ class _Opened:
         self.feeders: list[Feeder] = []
         self.sandbox: Sandbox | None = None
         self.sandbox_lock = asyncio.Lock()
+        self._own = contextlib.ExitStack()
+        ours = self.folder.parents[1] / "servers" / f"{self.folder.parent.name}-{self.folder.name}"
+        self.served_in = Path(settings.served_in or ours)
+        if settings.servers and settings.served_in is None:
+            servers = list(settings.servers.values())
+            self._own.enter_context(serving(servers, self.served_in, Path(settings.logs), logger.info, rank))
         self.loop = event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="autoif-loop", daemon=True)
         self._thread.start()
@@ -224,6 +241,7 @@ class _Opened:
             self._reporter.join()
             # The last error is raised, and nothing stays open.
             with _disk_trouble_told(), contextlib.ExitStack() as stack:
+                stack.callback(self._own.close)
                 stack.callback(self.purse.close)
                 if self.cache is not None:
                     stack.callback(self.cache.close)

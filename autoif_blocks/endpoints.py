@@ -56,6 +56,10 @@ class Unreachable(Busy):
         return told
 
 
+class Lost(Retry):
+    """The connection broke."""
+
+
 class Slow(Retry):
     """No answer in time."""
 
@@ -302,7 +306,7 @@ class Endpoints:
             failure.advice = "does it speak https? Then base_url begins with https://"
             raise failure from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Retry(f"connection lost ({type(error).__name__})") from error
+            raise Lost(f"connection lost ({type(error).__name__})") from error
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """All of it, to its end: else the connection would be closed."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 SIMULATED = "simulated"
+_SERVING = ("tp", "dp", "pp", "context", "serve_options", "start_timeout")
 _ENV_REFERENCE = re.compile(r"\A\$\{(\w+)(:-)?\}\Z")
 
 
@@ -17,15 +18,32 @@ _ENV_REFERENCE = re.compile(r"\A\$\{(\w+)(:-)?\}\Z")
 class ModelConfig:
     """A model that steps can name: where it is served, and how hard it may be asked."""
 
-    base_url: str | list[str]
+    base_url: str | list[str] = ""
     """up to and including /v1; `simulated` is the built-in teacher. Several servers of the same model, as a list or
     with commas between them, share the work; one that fails is passed over until it answers again"""
-    model: str
-    """the name that the servers know it by"""
+    model: str = ""
+    """the name that the servers know it by; with `serve` what is to be served, a path or a name on the Hub"""
+    serve: str = ""
+    """instead of base_url: `vllm`, `sglang`, or a server class of your own, derived from datatrove's, by file.py:Class
+    or dotted path. The run starts it when the first request needs it, starts it again if it ends (at most 3 times an
+    hour), and ends it; models that say the same of it share one. With the executor `local` there is one for the run,
+    with `ray` and `slurm` one for each task: give each task a machine, or its part of one by `gpus_per_task`"""
+    tp: int = 1
+    """with `serve`: GPUs that hold the model together (tensor parallel)"""
+    dp: int = 1
+    """with `serve`: copies of the model (data parallel)"""
+    pp: int = 1
+    """with `serve`: stages that the model's layers are cut into (pipeline parallel)"""
+    context: int = 8192
+    """with `serve`: the most tokens of a prompt and its answer"""
+    serve_options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """with `serve`: more options of the server's command line: {gpu-memory-utilization: 0.95, quantization: fp8}"""
+    start_timeout: float = 1800.0
+    """with `serve`: seconds from its start until it must answer"""
     api_key: str = "${AUTOIF_API_KEY:-}"
     """a reference to an environment variable, `${NAME}`; the key itself never stands in a recipe"""
     max_concurrency: int = 64
-    """requests in flight, over all its servers and all tasks of the run"""
+    """requests in flight, over all its servers and all tasks of the run; for each task where each has its own server"""
     adaptive: bool = True
     """whether to ask less of a server that refuses a fifth of the requests or more (429, 503, time-outs), and more
     again, up to max_concurrency, once it keeps up"""
@@ -63,18 +81,19 @@ class ModelConfig:
     """cost of a million tokens: {input: …, output: …}"""
 
     def __post_init__(self) -> None:
-        if not self.base_urls:
-            raise ValueError("base_url must name a server, like http://HOST:8000/v1 (or 'simulated')")
+        if not self.model:
+            raise ValueError("model must be the name that the servers know it by")
+        self._check_serve()
         for address in self.base_urls:
             _check_address(address, alone=len(self.base_urls) == 1)
         if self.api_key and not _ENV_REFERENCE.match(self.api_key):
             raise ValueError(
                 "api_key must name an environment variable, like ${OPENAI_API_KEY}: a key in a recipe leaks"
             )
-        above_0 = ("max_concurrency", "timeout", "connect_timeout", "first_byte_timeout", "read_timeout")
+        above_0 = ("max_concurrency", "timeout", "connect_timeout", "first_byte_timeout", "read_timeout", *_SERVING)
         for name in (*above_0, "max_retry_wait", "rpm", "tpm"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if isinstance(value, (int, float)) and value <= 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
         if self.max_n is not None and self.max_n < 1:
             raise ValueError(f"max_n must be at least 1, got {self.max_n}")
@@ -82,6 +101,18 @@ class ModelConfig:
             raise ValueError(f"hedge must be at least 1 (times the usual latency), got {self.hedge}")
         if unknown := set(self.price) - {"input", "output"}:
             raise ValueError(f"price has 'input' and 'output', not '{min(unknown)}'")
+
+    def _check_serve(self) -> None:
+        if not self.serve and not self.base_urls:
+            raise ValueError(
+                "base_url must name a server, like http://HOST:8000/v1 (or 'simulated'); or serve: vllm starts one"
+            )
+        if self.serve and self.base_url:
+            raise ValueError("serve starts a server, whose address the run knows: leave base_url out, or serve")
+        for option in fields(self) if not self.serve else ():
+            unset = option.default if option.default is not MISSING else {}
+            if option.name in _SERVING and getattr(self, option.name) != unset:
+                raise ValueError(f"{option.name} is for a server that the run starts: add serve, or leave it out")
 
     @property
     def base_urls(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from .endpoints import Endpoints
 from .errors import AutoIFError
 from .models import SIMULATED, ModelConfig
 from .options import nearest
+from .servers import not_installed
 
 PATIENCE = 30.0  # seconds for one token; a server may be loading
 
@@ -33,13 +34,16 @@ def ping(models: Mapping[str, ModelConfig]) -> list[Pong]:
     """Asks all of them side by side; in the order of the recipe."""
 
     async def all_of_them() -> list[Pong]:
-        asked = [_ping(name, config, url) for name, config in models.items() for url in config.base_urls]
+        asked = [_ping(name, config, url) for name, config in models.items() for url in config.base_urls or ("",)]
         return list(await asyncio.gather(*asked))
 
     return asyncio.run(all_of_them())
 
 
 async def _ping(name: str, config: ModelConfig, url: str) -> Pong:
+    if config.serve:
+        remedy = not_installed(config)
+        return Pong(name, config.serve, not remedy, remedy or f"started by the run, with {config.model}")
     if url == SIMULATED:
         return Pong(name, url, True, "built in: answers whenever a run starts")
     if missing := config.missing_key():

@@ -180,17 +180,24 @@ def _time(recipe: Recipe, rows: list[dict[str, Any]], steps: list[Expected]) -> 
             if (model := next(asks, None)) is not None:
                 for name in _COUNTED:
                     taken[model][name] += getattr(expected, name) * (block[name] / row[name] if row[name] else 0.0)
-    bounds = [bound for name, model in recipe.models.items() for bound in _bounds(name, model, taken[name])]
+    executor = recipe.executor
+    bounds = [
+        bound
+        for name, model in recipe.models.items()
+        for bound in _bounds(name, model, taken[name], executor.at_once if executor.serves_each(model) else 1)
+    ]
     seconds, limit = max(bounds, default=(0.0, "nothing"))
     return seconds + sum(step.p50 for step in steps), limit
 
 
-def _bounds(name: str, model: ModelConfig, taken: dict[str, float]) -> Iterator[tuple[float, str]]:
-    yield taken["busy"] / model.max_concurrency, f"model '{name}': max_concurrency {model.max_concurrency}"
-    if model.rpm:
-        yield 60 * taken["requests"] / model.rpm, f"model '{name}': rpm {model.rpm}"
-    if model.tpm:
-        yield 60 * (taken["prompt_tokens"] + taken["completion_tokens"]) / model.tpm, f"model '{name}': tpm {model.tpm}"
+def _bounds(name: str, model: ModelConfig, taken: dict[str, float], servers: int) -> Iterator[tuple[float, str]]:
+    tokens = taken["prompt_tokens"] + taken["completion_tokens"]
+    each = f", of each of {servers} servers" if servers > 1 else ""
+    limits = [("max_concurrency", taken["busy"], model.max_concurrency)]
+    limits += [("rpm", 60 * taken["requests"], model.rpm or 0), ("tpm", 60 * tokens, model.tpm or 0)]
+    for limit, amount, most in limits:
+        if most:
+            yield amount / (most * servers), f"model '{name}': {limit} {most}{each}"
 
 
 def show(recipe: Recipe, sample: int | None, as_json: bool) -> None:

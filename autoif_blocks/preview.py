@@ -32,6 +32,7 @@ from .plan import step_1_is_cheap
 from .recipe import Recipe
 from .records import MADE_FROM, Record, read_json
 from .run import RunOptions
+from .servers import server_specs
 from .simulated import simulated_teacher
 from .steps import Step
 
@@ -78,11 +79,14 @@ def preview(recipe: Recipe, step: str, count: int) -> list[Passage]:
             trial.run(RunOptions(limit=count, end_step=number - 1, limit_reading=not step_1_is_cheap(recipe)))
         with contextlib.ExitStack() as stack:
             stack.enter_context(held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir"))
+            blocks = [spec.build() for spec in recipe.steps[number - 1].blocks]
+            used = sorted({block.model for block in blocks if hasattr(block, "model")})
             served = [name for name, model in recipe.models.items() if model.base_url == SIMULATED]
             url = stack.enter_context(simulated_teacher(Path(name) / "teacher.log")) if served else ""
             settings = RunSettings(
                 work_dir=f"{name}/work", cache_dir=str(recipe.cache_dir), seed=recipe.seed, models=recipe.models,
-                base_urls=dict.fromkeys(served, url), sandbox=recipe.sandbox,
+                base_urls=dict.fromkeys(served, url), sandbox=recipe.sandbox, logs=f"{name}/logs",
+                servers=server_specs(recipe.models, used, recipe.path.resolve().parent),
             )  # fmt: skip
             source = [ReadStep(str(before / recipe.steps[number - 2].file))] if number > 1 else []
             watched = _Watched(settings, recipe.steps[number - 1], source, count if number > 1 else None)

@@ -16,6 +16,7 @@ from .growth import Grower
 from .models import ModelConfig
 from .options import fitted, misfits, nearest, options_of, shown
 from .overrides import override
+from .resolve import find_server
 from .sandbox import SandboxConfig
 from .source import Source, Where, read
 from .steps import ExecutorConfig, Step
@@ -149,6 +150,7 @@ class _Check:
                 hint = nearest(name, names, "steps")
                 self.source.add(("cache", "keep"), "", f"cache: keep names a step '{name}', which is not there; {hint}")
         self._check_counts(steps)
+        self._check_servers(models)
         if executor is not None:
             self._check_shares(executor, models, placed)
         check_flow(self.source, placed)
@@ -168,9 +170,19 @@ class _Check:
     ) -> None:
         for name in sorted({here.block.model for here in placed if isinstance(here.block, Generator)}):
             config = models.get(name)
-            if config is not None and (short := config.too_little_for(executor.tasks, executor.at_once)):
+            if config is None or executor.serves_each(config):
+                continue
+            if short := config.too_little_for(executor.tasks, executor.at_once):
                 message = f"executor: model '{name}': {short}: lower tasks or workers, or raise it"
                 self.source.add(("executor",), "", message)
+
+    def _check_servers(self, models: Mapping[str, ModelConfig | None]) -> None:
+        for name, config in models.items():
+            try:
+                if config is not None and config.serve:
+                    find_server(config.serve, self.source.folder)
+            except ValueError as error:
+                self.source.add(("models", name, "serve"), "", f"model '{name}': {error}")
 
     def _check_counts(self, steps: Sequence[Step]) -> None:
         target, shards = self.data.get("target"), self.data.get("shards")

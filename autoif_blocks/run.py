@@ -32,6 +32,8 @@ from .recipe import Recipe
 from .results import check_counts, further, place
 from .salvage import repair
 from .series import Series
+from .servers import server_specs
+from .serving import serving
 from .simulated import simulated_teacher
 from .state import RunState, StepCounts, with_unfinished
 from .steps import Step
@@ -144,6 +146,10 @@ class _Run:
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._fold)
+                if self.recipe.executor.type == "local":
+                    logs = self.output / "logs"
+                    # Outermost: a server may take longer to end than a run that was told to stop.
+                    stack.enter_context(serving(self.servers.values(), self.work / "servers", logs, self._note))
                 stack.enter_context(told_by_signals(flag, at_once))
                 stack.enter_context(told_when(flag, self._tell, at_once))
                 urls: dict[str, str] = {}
@@ -244,6 +250,7 @@ class _Run:
         for name in self._models_used():
             if missing := self.recipe.models[name].missing_key():
                 raise RecipeError(f"model '{name}' takes its key from the environment variable {missing}: export it")
+        self.servers = server_specs(self.recipe.models, self._models_used(), self.recipe.path.resolve().parent)
 
     def _partial_before(self, earlier: dict[str, Any]) -> str | None:
         """What to say where this run reads what a stopped one has left."""
@@ -300,6 +307,8 @@ class _Run:
             cache_per_task=self.recipe.cache_per_task, seed=self.recipe.seed, models=self.recipe.models,
             base_urls=urls, sandbox=self.recipe.sandbox, flush_interval=self.recipe.flush_interval,
             stop_file=str(self.work / "stop.json"), budget=self.recipe.budget, began=self.began, paid=paid,
+            servers=self.servers,
+            served_in=str(self.work / "servers") if self.recipe.executor.type == "local" else None,
         )  # fmt: skip
         stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
         return execute(stages, self.recipe.executor, settings, self.work.parent / "logs")

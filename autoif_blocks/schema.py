@@ -60,7 +60,8 @@ def schema() -> Schema:
         "else": {"$ref": "#/$defs/block"},
     }
     sections = {name: _options(cls, _field_helps(cls), summary(cls)) for name, cls in _SECTIONS.items()}
-    models = {"additionalProperties": _options(ModelConfig, _field_helps(ModelConfig))}
+    served = {"required": ["model"], "anyOf": [{"required": ["base_url"]}, {"required": ["serve"]}]}
+    models = {"additionalProperties": _options(ModelConfig, _field_helps(ModelConfig)) | served}
     word, whole = {"type": "string", "minLength": 1}, {"type": "integer"}
     interval = {"type": "number", "exclusiveMinimum": 0, "default": 5}
     top: dict[str, Schema] = {

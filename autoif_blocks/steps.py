@@ -9,12 +9,13 @@ from datatrove.pipeline.base import PipelineStep
 
 from .blocks.base import Block
 from .blocks.foreign import Foreign
+from .models import ModelConfig
 from .options import fitted
 from .source import Where
 
 # Which types an option has a meaning for; for all, if it is not here.
 _TYPES = {
-    "cpus_per_task": ("ray", "slurm"), "mem_per_cpu_gb": ("ray", "slurm"), "address": ("ray",),
+    **dict.fromkeys(("cpus_per_task", "mem_per_cpu_gb", "gpus_per_task"), ("ray", "slurm")), "address": ("ray",),
     **dict.fromkeys(("partition", "time", "qos", "sbatch_args", "env_command", "max_array_size"), ("slurm",)),
 }  # fmt: skip
 
@@ -29,6 +30,8 @@ class ExecutorConfig:
     workers: int = 1
     cpus_per_task: int = 1
     mem_per_cpu_gb: int = 2
+    gpus_per_task: int = 0
+    """for a model server that each task starts, see `serve` of a model"""
     address: str | None = None
     """Ray's, of a running cluster; None: RAY_ADDRESS, the cluster of this machine, or one that lasts for the run"""
     partition: str | None = None
@@ -48,6 +51,8 @@ class ExecutorConfig:
         for name in ("cpus_per_task", "mem_per_cpu_gb", "max_array_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.gpus_per_task < 0:
+            raise ValueError(f"gpus_per_task must be at least 0, got {self.gpus_per_task}")
         for option in fields(self):
             types = _TYPES.get(option.name, ("local", "ray", "slurm"))
             if self.type not in types and getattr(self, option.name) != option.default:
@@ -59,6 +64,14 @@ class ExecutorConfig:
     def at_once(self) -> int:
         """Tasks that run side by side."""
         return min(self.tasks, self.workers)
+
+    def serves_each(self, model: ModelConfig) -> bool:
+        """Whether each task has a server of that model to itself, with no share to be taken."""
+        return bool(model.serve) and self.type != "local"
+
+    def share(self, model: ModelConfig, tasks: int) -> ModelConfig:
+        """What each of a stage's tasks may ask of the model, or of its own server."""
+        return model if self.serves_each(model) else model.share(tasks, min(tasks, self.workers))
 
 
 @dataclass(frozen=True)

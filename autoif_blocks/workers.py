@@ -124,6 +124,7 @@ def _dismiss(crew: list[_Worker], patience: float) -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
+    resource_tracker.ensure_running()  # to start it, with the first child, unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

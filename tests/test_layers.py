@@ -12,13 +12,14 @@ PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
     errors records languages parsing accounting stopping budget
-    cache carving salvage cache_parts upkeep prompts answers models limits endpoints client
+    cache carving salvage cache_parts upkeep prompts answers models limits
+    orphans serving.host serving.state serving.supervisor serving endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.judges blocks.filters blocks.writers blocks.foreign blocks
-    options source overrides resolve steps growth flow wiring recipe
+    options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
     run progress autoif plan describe schema starter compare cache_command status_command

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from conftest import rows, tree
+from conftest import rows, tree, wait_for_completions
+from test_serving import MARK, SERVERS, left, marked
 from test_stopping import counts_add_up, run_json
 
 from autoif_blocks.answers import read_answer
@@ -32,7 +35,7 @@ SAMPLES = 6  # more than slots
 INSTRUCTIONS = ["Use no commas.", "Write one sentence.", "Begin with a verb.", "Name two colours.", "Use no digits."]
 RECIPE = """
 models:
-  teacher: {{base_url: 'http://127.0.0.1:{port}/v1', model: smollm2, max_concurrency: 8, connect_patience: 60}}
+  teacher: {{{server}, model: smollm2, max_concurrency: 8}}
 steps:
   - {{name: given, block: read_lines, path: in.txt}}
   - name: answered
@@ -116,21 +119,29 @@ def test_the_server_has_the_traits_that_the_client_is_made_for(tmp_path: Path) -
         assert answer.completion_tokens > 16
 
 
-def test_a_recipe_runs_on_it_and_replays_without_it(tmp_path: Path) -> None:
-    port, out = free_port(), tmp_path / "out"
-    (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in INSTRUCTIONS))
-    (tmp_path / "r.yaml").write_text(RECIPE.format(port=port, samples=SAMPLES))
+def start(folder: Path, server: str) -> subprocess.Popen[str]:
+    (folder / "in.txt").write_text("".join(f"{line}\n" for line in INSTRUCTIONS))
+    (folder / "r.yaml").write_text(RECIPE.format(server=server, samples=SAMPLES))
     command = [sys.executable, "-m", "autoif_blocks", "run", "r.yaml", "--output-dir", "out"]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    time.sleep(2)  # the run is there first: nobody listens, then the server loads, then it answers
-    with llama(port, tmp_path / "server.log"):
-        _, said = run.communicate(timeout=150)
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def it_is_whole(out: Path, code: int, said: str) -> None:
     done = run_json(out)
-    assert done["state"] == "completed"
-    assert run.returncode == (0 if done["records"] else 1), said
+    assert done["state"] == "completed", said
+    assert code == (0 if done["records"] else 1), said
     assert "Traceback" not in said
     counts_add_up(out)
 
+
+def test_a_recipe_runs_on_it_and_replays_without_it(tmp_path: Path) -> None:
+    port, out = free_port(), tmp_path / "out"
+    run = start(tmp_path, f"base_url: 'http://127.0.0.1:{port}/v1', connect_patience: 60")
+    time.sleep(2)  # the run is there first: nobody listens, then the server loads, then it answers
+    with llama(port, tmp_path / "server.log"):
+        _, said = run.communicate(timeout=150)
+    it_is_whole(out, run.returncode, said)
+    done = run_json(out)
     answered, rated = (next(step for step in done["steps"] if step["name"] == name) for name in ("answered", "rated"))
     whole = len(INSTRUCTIONS) * SAMPLES
     assert answered["completions"] == whole
@@ -145,8 +156,25 @@ def test_a_recipe_runs_on_it_and_replays_without_it(tmp_path: Path) -> None:
     assert done["totals"]["prompt_tokens"] > done["totals"]["completion_tokens"] > 0
 
     first = tree(out)
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert again.returncode == run.returncode, again.stderr
+    again = start(tmp_path, f"base_url: 'http://127.0.0.1:{port}/v1', connect_patience: 60")
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == run.returncode, said
     totals = run_json(out)["totals"]
     assert (totals["requests"], tree(out)) == (0, first)
     assert totals["hits"] >= whole
+
+
+def test_a_run_starts_it_and_goes_on_when_it_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    word = uuid4().hex
+    monkeypatch.setenv(MARK, word)
+    out = tmp_path / "out"
+    run = start(tmp_path, f"serve: {SERVERS}:Llama, start_timeout: 60, max_retries: 0")
+    wait_for_completions(out, 5)
+    (pid,) = marked(word, "llama_server.py")
+    os.kill(pid, signal.SIGKILL)
+    _, said = run.communicate(timeout=150)
+    it_is_whole(out, run.returncode, said)
+    assert said.count("is ready after") == 2
+    assert "request_failed" not in said
+    assert run_json(out)["steps"][1]["completions"] == len(INSTRUCTIONS) * SAMPLES
+    assert left(word) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from conftest import AUTOIF, SMALL, tree, wait_for_completions
 from scattered import SECRET, autoif, has, project, start
+from test_serving import MARK, SERVERS, left
 from test_stopping import counts_add_up, members, run_json, teacher
 
 pytestmark = [pytest.mark.heavy, pytest.mark.ray]
@@ -63,6 +66,25 @@ def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
     assert has(tmp_path, SECRET) == []
     assert list(Path(env["RAY_TMPDIR"]).rglob("*.log"))
     assert has(Path(env["RAY_TMPDIR"]), SECRET) == []
+
+
+def test_each_task_starts_a_server_of_its_own_that_ends_with_it(env: dict[str, str], tmp_path: Path) -> None:
+    word = uuid4().hex
+    env = {**env, MARK: word}
+    with teacher() as url:
+        local = project(tmp_path / "local", url, "local", "")
+        assert autoif("run", "recipe.yaml", env=env, cwd=local).returncode == 0
+    folder = project(tmp_path / "project", "", "ray", "")
+    shutil.copy(SERVERS, folder / "our_servers.py")  # which travels with the job
+    text = (folder / "recipe.yaml").read_text().replace("base_url: ''", "serve: our_servers.py:Teacher")
+    (folder / "recipe.yaml").write_text(text)
+    done = autoif("run", "recipe.yaml", env=env, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert tree(folder / "out") == tree(local / "out")
+    counts_add_up(folder / "out")
+    logs = sorted((folder / "out" / "logs").glob("stage-*/teacher.server.*.log"))
+    assert [path.name[15:20] for path in logs] == [f"{rank:05d}" for rank in range(3)] * 2
+    assert left(word) == []
 
 
 def an_actor() -> int:

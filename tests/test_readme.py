@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, FakeModel
 
+from autoif_blocks.models import ModelConfig
 from autoif_blocks.recipe import Recipe
 
 README = (ROOT / "README.md").read_text()
@@ -68,12 +69,18 @@ def test_the_block_of_the_readme_fits_its_recipe(tmp_path: Path) -> None:
 
 
 def test_the_models_of_the_readme_are_a_recipe_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (models,) = (text for language, text in BLOCKS if language == "yaml" and text.startswith("models:"))
+    named, served = (text for language, text in BLOCKS if language == "yaml" and text.startswith("models:"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     recipe = (ROOT / "autoif.yaml").read_text().replace("sample_data/", f"{ROOT}/sample_data/")
     before, rest = recipe.split("models:\n", 1)
-    (tmp_path / "autoif.yaml").write_text(before + models + rest[rest.index("sandbox:") :])
-    assert Recipe.load(tmp_path / "autoif.yaml").models["judge"].secret() == "sk-very-secret"
+
+    def models(text: str) -> dict[str, ModelConfig]:
+        (tmp_path / "autoif.yaml").write_text(before + text + rest[rest.index("sandbox:") :])
+        return Recipe.load(tmp_path / "autoif.yaml").models
+
+    assert models(named)["judge"].secret() == "sk-very-secret"
+    judge = next(line for line in named.splitlines() if "judge:" in line)
+    assert (models(f"{served}{judge}\n")["teacher"].serve, models(f"{served}{judge}\n")["teacher"].tp) == ("vllm", 4)
 
 
 def test_the_error_of_the_readme_is_the_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -11,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import slurm_cluster
 from conftest import AUTOIF, SMALL, rows, tree, wait_for_completions
 from scattered import SECRET, autoif, has, project, start
+from test_serving import MARK, SERVERS, left, marked
 from test_stopping import counts_add_up, run_json, teacher
 
 pytestmark = [pytest.mark.heavy, pytest.mark.slurm]
@@ -120,6 +123,33 @@ def test_a_cancelled_task_is_told_and_the_same_command_finishes(
     assert step["hits"] >= 12  # what was paid for was kept
     assert step["hits"] + step["completions"] == 64
     assert totals["completions"] < 64 + len(rows(folder / "out" / "unlike.jsonl"))
+
+
+def test_the_server_of_a_cancelled_task_ends_with_it(
+    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
+) -> None:
+    with teacher() as url:
+        whole = local(url)
+    word = uuid4().hex
+    folder, env = project(tmp_path / "project", "", "slurm", CLUSTER), {**cluster, MARK: word}
+    shutil.copy(SERVERS, folder / "our_servers.py")  # which travels with the job
+    path = folder / "recipe.yaml"
+    text = path.read_text().replace("base_url: ''", "serve: our_servers.py:Teacher, serve_options: {latency: 0.7}")
+    path.write_text(text)
+    run = start(folder, env)
+    wait_for_completions(folder / "out", 12)
+    assert len(marked(word, "autoif_blocks.teacher")) == 3
+    victim = next(job.split("|")[0] for job in queue(cluster) if "_1|" in job and job.endswith("|None"))
+    subprocess.run(["scancel", victim], env=cluster, check=True)
+    _, said = run.communicate(timeout=90)
+    assert run.returncode == 1, said
+    assert left(word) == []
+    path.write_text(text.replace("latency: 0.7", "latency: 0.01"))
+    done = autoif("run", "recipe.yaml", env=env, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert tree(folder / "out") == whole
+    assert run_json(folder / "out")["steps"][1]["hits"] >= 12
+    assert left(word) == []
 
 
 def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(

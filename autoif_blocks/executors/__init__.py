@@ -53,18 +53,20 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
     work = Path(settings.work_dir)
     flag = stop_flag(settings.stop_file or work / "stop.json")
     away = config.type != "local"
-    code = carried(stages, work / "code") if away else []
+    code = carried(stages, [server.folder for server in settings.servers.values()], work / "code") if away else []
     runs: list[StageRun] = []
     for number, stage in enumerate(stages):
         folder, at_once = folder_of(work, number), min(stage.tasks, config.workers)
-        models = {name: model.share(stage.tasks, at_once) for name, model in settings.models.items()}
-        ours = replace(settings, work_dir=str(folder), stop_file=str(flag.path), models=models)
+        models = {name: config.share(model, stage.tasks) for name, model in settings.models.items()}
+        place = logs / folder.name if away else logs
+        ours = replace(
+            settings, work_dir=str(folder), stop_file=str(flag.path), models=models, logs=str(place.absolute())
+        )
         context = RunContext(ours)
         for block in stage.pipeline:
             block.bind(block.step, block.position, context)
         context.announce()
         pipeline = [*stage.pipeline, RunScope(context, _keys(stage, settings))]
-        place = logs / folder.name if away else logs
         runs.append(StageRun(number, pipeline, stage.tasks, at_once, folder, place, flag, tuple(code)))
     steps = {block.step: block.order for stage in stages for block in stage.pipeline if block.step}
     tasks = [run.tasks for run in runs]

@@ -60,6 +60,7 @@ def _run(stage: StageRun, config: ExecutorConfig) -> None:
         executor = _Ray(
             pipeline=stage.pipeline, tasks=stage.tasks, workers=stage.at_once, skip_completed=False,
             logging_dir=str(stage.logs), cpus_per_task=config.cpus_per_task, mem_per_cpu_gb=config.mem_per_cpu_gb,
+            gpus_per_task=config.gpus_per_task,
             ray_remote_kwargs={"runtime_env": {"env_vars": {"PYTHONPATH": stage.python_path}}},
         )  # fmt: skip
         executor.place(stage)

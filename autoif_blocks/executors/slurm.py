@@ -54,7 +54,8 @@ def run_on_slurm(stages: Sequence[StageRun], config: ExecutorConfig, folders: It
     for stage in stages:
         executor = _Slurm(
             pipeline=stage.pipeline, tasks=stage.tasks, time=config.time, partition=config.partition,
-            cpus_per_task=config.cpus_per_task, mem_per_cpu_gb=config.mem_per_cpu_gb, workers=stage.at_once,
+            cpus_per_task=config.cpus_per_task, mem_per_cpu_gb=config.mem_per_cpu_gb,
+            gpus_per_task=config.gpus_per_task, workers=stage.at_once,
             job_name=f"autoif-{token}-{stage.number}", qos=config.qos, env_command=_environment(config, stage),
             sbatch_args=config.sbatch_args, max_array_size=config.max_array_size, job_id_retriever=_number_in,
             depends=executors[-1] if executors else None, logging_dir=str(stage.logs), skip_completed=False,

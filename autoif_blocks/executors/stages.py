@@ -65,11 +65,12 @@ def stages_of(blocks: Iterable[Block], tasks: int, work: Path) -> list[Stage]:
     return stages
 
 
-def carried(stages: Iterable[Stage], folder: Path) -> list[str]:
-    """Copies the files of users' own blocks, and the modules beside them, into `folder`: jobs that wait in a queue run
-    the code that was checked. Returns what must be on a task's path, the copies first."""
+def carried(stages: Iterable[Stage], more: Iterable[str], folder: Path) -> list[str]:
+    """Copies the files of users' own blocks, the modules beside them, and those of `more` folders, into `folder`: jobs
+    that wait in a queue run the code that was checked. Returns what must be on a task's path, the copies first."""
     classes = {type(getattr(block, "inner", block)) for stage in stages for block in stage.pipeline}
-    places = sorted({str(file.parent) for cls in classes if (file := loaded_from(cls)) is not None})
+    files = (loaded_from(cls) for cls in classes)
+    places = sorted({*filter(None, more), *(str(file.parent) for file in files if file is not None)})
     for place in places:
         folder.mkdir(parents=True, exist_ok=True)
         for path in Path(place).glob("*.py"):

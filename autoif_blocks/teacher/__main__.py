@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import fields
 
+from ..orphans import when_orphaned
 from .server import TeacherConfig, serve
 
 # What an option takes whose default is None.
@@ -76,28 +73,12 @@ async def _until_told(config: TeacherConfig, host: str, port: int, exit_with_par
             if not loop.is_closed():
                 loop.call_soon_threadsafe(server.cancel)
 
-        # Two signs, for each can fail: a child forked by the parent may keep the pipe open, and a stdin of its own
-        # tells nothing. PR_SET_PDEATHSIG is no third: it fires when the *thread* that started us ends.
-        for watch in (_stdin_ends, _parent_ends):
-            threading.Thread(target=watch, args=(stop,), daemon=True).start()
+        when_orphaned(stop)
     try:
         await server
     except asyncio.CancelledError:
         if not server.cancelled():
             raise
-
-
-def _stdin_ends(then: Callable[[], None]) -> None:
-    while os.read(0, 4096):
-        pass
-    then()
-
-
-def _parent_ends(then: Callable[[], None]) -> None:
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    then()
 
 
 if __name__ == "__main__":
