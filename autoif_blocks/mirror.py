@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _KEPT = ".remote.json"
 _CACHE = "cache"
 _RUN = "run.json"
+_RELEASE_WITHIN = 5.0  # seconds: who cannot be reached has been tried long enough
 
 Tell = Callable[[str], None]
 
@@ -82,7 +83,9 @@ class Mirror:
     def release(self) -> None:
         """Lets go of the places; where that is not possible, others will notice after a while."""
         for place in self._places:
-            place.release()
+            releasing = threading.Thread(target=place.release, daemon=True)
+            releasing.start()
+            releasing.join(_RELEASE_WITHIN)
 
     def _try(self) -> None:
         """One failure costs nothing: there is a next time, and the end."""

@@ -160,11 +160,7 @@ class Remote:
             self._fs.invalidate_cache()
             try:
                 found = json.loads(self._fs.cat_file(self._path(name)))
-            except FileNotFoundError as error:
-                if "bucket" in str(error):
-                    raise
-                return {}
-            except ValueError:
+            except (FileNotFoundError, ValueError):
                 return {}
         return found if isinstance(found, dict) else {}
 
@@ -229,8 +225,8 @@ def _told(error: Exception, url: str) -> str:
     said = re.sub(r"\?\S+", "?…", re.sub(r"//[^/\s@]+@", "//…@", " ".join(str(error).split())))[:200]
     keys = _KEYS.get(url.split("://")[0])
     if isinstance(error, FileNotFoundError):
-        return f"there is no {url}{f': {said}' if 'bucket' in said else ''}"
-    if "credentials" in said.lower() or "credentials" in type(error).__name__.lower():
+        return f"there is no {url}{f': {said}' if ' ' in said and '[Errno' not in said else ''}"
+    if "Credentials" in type(error).__name__ or "locate credentials" in said:
         return f"no credentials for {url} ({said}): set {keys or 'those that its server wants'}"
     if isinstance(error, PermissionError) or "403" in said or "401" in said:
         return f"{url} refuses us ({said}){f': check {keys}' if keys else ''}"

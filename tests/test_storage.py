@@ -30,6 +30,9 @@ from autoif_blocks.upkeep import Selection, prune, shares
 STEPS = "  - {name: answered, block: respond, n: 2, prompt: 'Say {{ query }}'}\n"
 QUERIES = [{"query": f"q{n}"} for n in range(8)]
 
+# One request after the other: those before the last are in the cache when it is asked.
+OFTEN = ["flush_interval=0.05", "send_interval=0.05", "models.teacher.max_concurrency=1"]
+
 
 class Machines:
     """The same recipe on machines that have nothing in common but a remote place."""
@@ -162,8 +165,25 @@ def test_new_completions_are_sent_while_the_run_goes_on(machines: Machines, mode
 
     until = time.monotonic() + 20
     model.answer = answer
-    machines.run("a", "flush_interval=0.05", "send_interval=0.05")
+    machines.run("a", *OFTEN)
     assert not list(machines.there.glob("cache/tasks/*/*"))  # the whole has them now
+
+
+def test_a_place_that_fails_for_a_while_is_told_of_once(machines: Machines, model: FakeModel) -> None:
+    def answer(prompt: str) -> str:
+        if prompt.endswith("q7"):
+            while not any("the run goes on, but" in said for said in machines.said):
+                assert time.monotonic() < until
+            (machines.there / "cache" / "tasks").unlink()
+        return "ok"
+
+    until = time.monotonic() + 20
+    model.answer = answer
+    (machines.there / "cache").mkdir(parents=True)
+    (machines.there / "cache" / "tasks").write_text("in the way")
+    machines.run("a", *OFTEN)
+    assert sum("the run goes on, but" in said for said in machines.said) == 1
+    assert held(machines.there / "cache") == 16
 
 
 @pytest.mark.parametrize("way", ["another_machine", "alive", "dead", "silent", "let_go"])
