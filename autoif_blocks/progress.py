@@ -115,9 +115,8 @@ class ConsoleListener:
         if shards_of(self._folder / file):
             file = f"{Path(file).stem}/shard_*.jsonl"
         enough = f" (target {self._wanted}; all that were accepted are kept)" if self._wanted else ""
-        self.note(
-            f"{result['records']} records in {self._place}/{file}{enough}   {_spent(result['totals'], result['seconds'])}"
-        )
+        where = f"{self._place}/{file}{enough}"
+        self.note(f"{result['records']} records in {where}   {_spent(result['totals'], result['seconds'])}")
         if everything["commands"] > 1:
             self.note(f"over all {everything['commands']} commands: {_spent(everything, everything['seconds'])}")
 
