@@ -13,6 +13,7 @@ from .progress import ConsoleListener, show
 from .recipe import Recipe
 from .run import RunOptions
 from .source import read
+from .storage import is_url, listed
 
 _KEY_VARIABLE = "AUTOIF_GIVEN_API_KEY"
 
@@ -66,7 +67,7 @@ def overrides_for(
         found += _required([f"{path}.n={seed_num}" for path, block in blocks if block.get("block") == "self_instruct"],
                            "--seed-num", "self_instruct")  # fmt: skip
     if seed_dir is not None:
-        found += _required(list(_seed_files(Path(seed_dir), blocks)), "--seed-dir", "read_lines or join_queries")
+        found += _required(list(_seed_files(str(seed_dir), blocks)), "--seed-dir", "read_lines or join_queries")
     return found
 
 
@@ -89,18 +90,27 @@ def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else []  # what is wrong with it, the recipe's check will say
 
 
-def _seed_files(folder: Path, blocks: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
+def _seed_files(folder: str, blocks: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     """The files of a seed directory take the place of those of the same name, or else of the same kind."""
+    try:
+        there = listed(folder) if is_url(folder) else _files_in(Path(folder))
+    except ValueError as error:
+        raise RecipeError(f"--seed-dir: {error}") from error
     for path, block in blocks:
-        kind = {"read_lines": "*.txt", "join_queries": "*.jsonl"}.get(str(block.get("block")))
+        kind = {"read_lines": ".txt", "join_queries": ".jsonl"}.get(str(block.get("block")))
         if kind is None or not isinstance(block.get("path"), str):
             continue
-        same = folder / Path(block["path"]).name
-        others = sorted(folder.glob(kind))
-        if not same.is_file() and len(others) != 1:
-            found = ", ".join(other.name for other in others) or "none"
-            raise RecipeError(f"{folder} should hold {same.name} or a single {kind} file; it holds {found}")
-        yield f"{path}.path={_quoted((same if same.is_file() else others[0]).resolve())}"
+        name = Path(block["path"]).name
+        others = [file for file in there if file.endswith(kind)]
+        same = [file for file in there if Path(file).name == name]
+        if not same and len(others) != 1:
+            found = ", ".join(Path(other).name for other in others) or "none"
+            raise RecipeError(f"{folder} should hold {name} or a single *{kind} file; it holds {found}")
+        yield f"{path}.path={_quoted((same or others)[0])}"
+
+
+def _files_in(folder: Path) -> list[str]:
+    return sorted(str(path.resolve()) for path in folder.iterdir() if path.is_file())
 
 
 def _quoted(value: object) -> str:
@@ -148,7 +158,7 @@ class AutoIF:
         self.recipe = Recipe.load(path, [*overrides, *([f"target={target}"] if target is not None else [])])
 
     def __repr__(self) -> str:
-        return f"AutoIF({self.recipe.path}, output_dir={self.recipe.output_dir})"
+        return f"AutoIF({self.recipe.path}, output_dir={self.recipe.place})"
 
     def run(
         self, start_step: str | int = 1, end_step: str | int | None = None, limit: int | None = None,

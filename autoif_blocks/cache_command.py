@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -14,24 +15,42 @@ from rich.table import Table
 
 from .cache import FILE_NAME
 from .errors import RecipeError, StopRun
+from .mirror import mirrored_cache
 from .options import nearest
 from .outputs import CACHE_LOCK, held
 from .recipe import Recipe
 from .salvage import repair
+from .storage import is_url
 from .upkeep import Selection, StepShare, outputs, prune, selected, shares
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNKNOWN = "(not known)"
 
 
-def folder_of(where: Path) -> Path:
-    """The folder of the cache of a recipe, an output directory, or a cache directory.
+@contextlib.contextmanager
+def opened(where: str) -> Iterator[Path]:
+    """The folder of the cache of a recipe, an output directory, or a cache directory; a remote one is brought here, and
+    sent back if the block changes it.
 
     Raises:
         RecipeError: there is none.
+        StopRun: it is remote, and cannot be reached or is in use.
     """
-    if where.is_file() and where.name != FILE_NAME:
-        folders, remedy = [Recipe.load(where).cache_dir], "run the recipe first, or name the directory it ran into"
+    path = Path(where)
+    recipe = Recipe.load(where) if not is_url(where) and path.is_file() and path.name != FILE_NAME else None
+    within = recipe is not None and recipe.output_url and recipe.cache_dir.is_relative_to(recipe.output_dir)
+    if recipe is None and not is_url(where):
+        yield _folder_of(path, None)
+    elif recipe is None or recipe.cache_url or within:
+        with mirrored_cache(recipe or where, lambda said: click.echo(said, err=True)) as folder:
+            yield _folder_of(folder, recipe)
+    else:
+        yield _folder_of(path, recipe)
+
+
+def _folder_of(where: Path, recipe: Recipe | None) -> Path:
+    if recipe is not None:
+        folders, remedy = [recipe.cache_dir], "run the recipe first, or name the directory it ran into"
     else:
         folders = [where.parent if where.is_file() else where, where / "cache"]
         remedy = "name a recipe, an output directory or a cache directory"

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class _PathOrUrl(click.Path):
+    """A path of this machine, or a URL, which is looked at later."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="autoif-blocks", prog_name="autoif")
 def cli() -> None:
@@ -45,12 +52,12 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--api-key", help="The key; better: export AUTOIF_API_KEY, which no shell history keeps."),
         click.option("--base-url", help="The server, up to and including /v1, for every role."),
         click.option(
-            "--seed-dir", type=click.Path(exists=True, file_okay=False), help="Seeds (.txt) and queries (.jsonl)."
+            "--seed-dir", type=_PathOrUrl(exists=True, file_okay=False), help="Seeds (.txt) and queries (.jsonl)."
         ),
         click.option("--batch-size", type=click.IntRange(min=1), help="Requests in flight, for each model."),
         click.option("--process-num", type=click.IntRange(min=1), help="Sandbox processes."),
-        click.option("--output-dir", type=click.Path(file_okay=False), help="Where results go."),
-        click.option("--cache-dir", type=click.Path(file_okay=False), help="Where completions are kept."),
+        click.option("--output-dir", type=_PathOrUrl(file_okay=False), help="Where results go: a folder or a URL."),
+        click.option("--cache-dir", type=_PathOrUrl(file_okay=False), help="Where completions are kept."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -262,7 +269,7 @@ def schema(output: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("where", metavar="RECIPE|DIRECTORY", type=click.Path(exists=True, path_type=Path))
+@click.argument("where", metavar="RECIPE|DIRECTORY|URL", type=_PathOrUrl(exists=True))
 @click.option("--prune", "pruning", is_flag=True, help="Delete the completions that the other options choose.")
 @click.option("--dry-run", is_flag=True, help="With --prune: only say what would be deleted.")
 @click.option("--unused", is_flag=True, help="Those that the last complete run had no use for.")
@@ -270,7 +277,7 @@ def schema(output: Path | None) -> None:
 @click.option("--older-than", metavar="AGE", help="Those neither paid for nor used since: 90m, 12h, 30d, 2w.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def cache(
-    where: Path, pruning: bool, dry_run: bool, unused: bool, steps: tuple[str, ...], older_than: str | None,
+    where: str, pruning: bool, dry_run: bool, unused: bool, steps: tuple[str, ...], older_than: str | None,
     everything: bool,
 ) -> None:  # fmt: skip
     """Show the completions that are kept, and how many of them the last run needed; or delete some.
@@ -282,7 +289,7 @@ def cache(
     autoif cache output --prune --unused --dry-run
     autoif cache output --prune --step score_quality --older-than 30d
     """
-    from .cache_command import delete, folder_of, seconds_of, show
+    from .cache_command import delete, opened, seconds_of, show
     from .upkeep import Selection
 
     selection = Selection(steps, None if older_than is None else seconds_of(older_than), unused)
@@ -291,11 +298,11 @@ def cache(
         raise RecipeError("these options choose what --prune deletes: add it (with --dry-run it only says what)")
     if pruning and chosen == everything:
         raise RecipeError("--prune needs --unused, --step or --older-than to choose what to delete, or --all alone")
-    folder = folder_of(where)
-    if pruning:
-        delete(folder, selection, dry_run)
-    else:
-        show(folder)
+    with opened(where) as folder:
+        if pruning:
+            delete(folder, selection, dry_run)
+        else:
+            show(folder)
 
 
 @cli.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RecipeError
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 # Where and how fast a recipe runs changes no record; what is asked, of which model, does.
 _PLACE_AND_PACE = {
     "output_dir", "cache_dir", "cache", "executor", "flush_interval", "budget", "name", "target", "shards",
+    "work_dir", "send_interval",
 }  # fmt: skip
 _MODEL_PACE = {
     "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
@@ -33,11 +33,9 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     data["sandbox"] = {k: v for k, v in (data.get("sandbox") or {}).items() if k not in _SANDBOX_PACE}
     flat = dict(flatten(data, ""))
     # A recipe may be run from anywhere: its inputs count by content.
-    hashes = {f"the file {path.name}": blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in recipe.inputs}
-    paths = {str(path) for path in recipe.inputs}
-    return {
-        k: v for k, v in flat.items() if not (isinstance(v, str) and str((recipe.path.parent / v).resolve()) in paths)
-    } | hashes
+    files = recipe.inputs.values()
+    hashes = {f"the file {path.name}": blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in files}
+    return {k: v for k, v in flat.items() if not (isinstance(v, str) and v in recipe.inputs)} | hashes
 
 
 def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -54,7 +52,7 @@ def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def refuse_to_overwrite(
-    output_dir: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], limit: int | None, target: int | None
+    place: str, earlier: Mapping[str, Any], now: Mapping[str, Any], limit: int | None, target: int | None
 ) -> None:
     """Compares a finished run's identity with that of the run to come. Its `target` is 0 if it has none, None if it
     does not run what the earlier one had grown.
@@ -74,7 +72,7 @@ def refuse_to_overwrite(
     if told:
         more = f"\n  … and {len(told) - 8} more" if len(told) > 8 else ""
         raise RecipeError(
-            f"{output_dir} holds the results of a different run:\n  " + "\n  ".join(told[:8]) + more + "\n"
+            f"{place} holds the results of a different run:\n  " + "\n  ".join(told[:8]) + more + "\n"
             "Use another --output-dir, or --overwrite to replace them (completions that still fit are replayed)."
         )
 

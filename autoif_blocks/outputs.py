@@ -27,9 +27,9 @@ _FAN_IN = 64  # files that are merged at a time
 
 
 @contextlib.contextmanager
-def held(folder: Path, name: str, remedy: str) -> Iterator[None]:
+def held(folder: Path, name: str, remedy: str, place: str = "") -> Iterator[None]:
     """Keeps other runs out of a folder. Two that share a cache would both pay for what both ask, and one could delete
-    what the other replays.
+    what the other replays. `place` is what a person calls the folder, if not by its path.
 
     Raises:
         StopRun: another run is using it, or it cannot be written.
@@ -39,7 +39,7 @@ def held(folder: Path, name: str, remedy: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise StopRun(f"another run is using {folder}: wait for it, or {remedy}") from error
+        raise StopRun(f"another run is using {place or folder}: wait for it, or {remedy}") from error
     except OSError as error:
         raise StopRun(f"cannot write into {folder}: {error.strerror or error}; {remedy}") from error
     try:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def estimate(recipe: Recipe, sample: int, listener: Listener | None = None) -> E
     options = RunOptions(limit=sample, limit_reading=not whole_first, listener=listener)
     with tempfile.TemporaryDirectory(prefix="autoif-plan-") as name:
         # A cache of its own: what is replayed tells nothing of what it took. And no target: a sample has its size.
-        trial = replace(recipe, output_dir=Path(name), cache_dir=Path(name) / "cache", target=None)
+        trial = recipe.apart(Path(name), Path(name) / "cache")
         before = _processor_seconds()
         try:
             result = trial.run(options)

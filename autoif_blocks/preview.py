@@ -75,7 +75,7 @@ def preview(recipe: Recipe, step: str, count: int) -> list[Passage]:
     with tempfile.TemporaryDirectory(prefix="autoif-preview-") as name:
         before = Path(name) / "before"
         if number > 1:
-            trial = replace(recipe, output_dir=before, target=None, shards=None)
+            trial = replace(recipe.apart(before, recipe.cache_dir), shards=None)
             trial.run(RunOptions(limit=count, end_step=number - 1, limit_reading=not step_1_is_cheap(recipe)))
         with contextlib.ExitStack() as stack:
             stack.enter_context(held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir"))

@@ -35,15 +35,15 @@ class ConsoleListener:
         self.console = Console(file=sys.stderr, highlight=False)
         self.quiet = quiet
         self._began = time.monotonic()
-        self._target = ""
+        self._place, self._folder = "", Path()
         self._wanted: int | None = None
 
     def started(self, recipe: Recipe, steps: list[Step], simulated: bool) -> None:
         self._began = time.monotonic()
-        self._target = str(recipe.output_dir)
+        self._place, self._folder = recipe.place, recipe.output_dir
         self._wanted = recipe.target
         names = f"{steps[0].name} … {steps[-1].name}" if len(steps) > 1 else steps[0].name
-        self.note(f"{recipe.name}: {len(steps)} steps ({names}) into {recipe.output_dir}/")
+        self.note(f"{recipe.name}: {len(steps)} steps ({names}) into {recipe.place}/")
         if simulated:
             self.note("The built-in simulated teacher answers: good for a try-out, not for training. For a real model:")
             self.note(f"  autoif run {recipe.path} --base-url http://HOST:8000/v1 --model NAME --output-dir DIRECTORY")
@@ -111,10 +111,12 @@ class ConsoleListener:
         for line in lines:
             self.note(line)
         everything = result["all_commands"]
-        file = Path(self._target) / result["steps"][-1]["file"]
-        file = file.with_suffix("") / "shard_*.jsonl" if shards_of(file) else file
+        file = result["steps"][-1]["file"]
+        if shards_of(self._folder / file):
+            file = f"{Path(file).stem}/shard_*.jsonl"
         enough = f" (target {self._wanted}; all that were accepted are kept)" if self._wanted else ""
-        self.note(f"{result['records']} records in {file}{enough}   {_spent(result['totals'], result['seconds'])}")
+        where = f"{self._place}/{file}{enough}"
+        self.note(f"{result['records']} records in {where}   {_spent(result['totals'], result['seconds'])}")
         if everything["commands"] > 1:
             self.note(f"over all {everything['commands']} commands: {_spent(everything, everything['seconds'])}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from .resolve import find_server
 from .sandbox import SandboxConfig
 from .source import Source, Where, read
 from .steps import ExecutorConfig, Step
+from .storage import check_url, is_url, local_folder
 from .wiring import Wiring, path_of, pointing
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Recipe:
     seed: int
     text: str
     output_dir: Path
+    """where the run works, and where its results are"""
     cache_dir: Path
     models: dict[str, ModelConfig]
     sandbox: SandboxConfig
@@ -49,8 +51,24 @@ class Recipe:
     """run until so many records have come to the end"""
     shards: int | None = None
     """the last step's records in so many files, `<step>/shard_00000.jsonl` and so on; None: in one"""
-    inputs: tuple[Path, ...] = field(default=())
-    """the files that its blocks read"""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """the files that its blocks read, by what the recipe calls them"""
+    output_url: str = ""
+    """what the output directory mirrors, if it stands for a remote one"""
+    cache_url: str = ""
+    """the same of the cache, if it has a place of its own"""
+    work_dir: str | None = None
+    """where the local folders of remote ones are; None: as the environment says"""
+    send_interval: float = 60.0
+
+    @property
+    def place(self) -> str:
+        """Where the results are, as a person calls it."""
+        return self.output_url or str(self.output_dir)
+
+    def apart(self, output_dir: Path, cache_dir: Path) -> Recipe:
+        """The same recipe for a trial in folders of its own, of which nothing is sent anywhere."""
+        return replace(self, output_dir=output_dir, cache_dir=cache_dir, output_url="", cache_url="", target=None)
 
     @property
     def cache_per_task(self) -> bool:
@@ -103,7 +121,7 @@ class Recipe:
 
 _TOP = (
     "name", "seed", "text", "output_dir", "cache_dir", "flush_interval", "models", "sandbox", "executor", "budget",
-    "cache", "target", "shards", "steps",
+    "cache", "target", "shards", "work_dir", "send_interval", "steps",
 )  # fmt: skip
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "a word"),
@@ -111,7 +129,9 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "text": (str, "the name of a field"),
     "output_dir": (str, "a path"),
     "cache_dir": (str, "a path"),
+    "work_dir": (str, "a path"),
     "flush_interval": ((int, float), "a number of seconds"),
+    "send_interval": ((int, float), "a number of seconds"),
 }
 
 
@@ -141,7 +161,8 @@ class _Check:
         cache = self._part(CacheConfig, self._mapping("cache"), ("cache",), "cache")
         placed: list[Placed] = []
         steps: list[Step] = []
-        wiring = Wiring(self.source, self._mapping("models"))
+        work_dir = top.get("work_dir") if isinstance(top.get("work_dir"), str) else None
+        wiring = Wiring(self.source, self._mapping("models"), work_dir)
         for number, (name, here) in enumerate(wiring.steps(), start=1):
             placed += here
             steps.append(Step(name, number, tuple(block.spec for block in here if block.spec is not None)))
@@ -154,16 +175,32 @@ class _Check:
         if executor is not None:
             self._check_shares(executor, models, placed)
         check_flow(self.source, placed)
+        urls = {key: str(top[key]) for key in ("output_dir", "cache_dir") if is_url(str(top.get(key, "")))}
+        self._check_urls(urls, work_dir, executor)
         if self.source.problems:
             return None
-        output_dir = path_of(top.get("output_dir", "output"))
-        cache_dir = path_of(top["cache_dir"]) if "cache_dir" in top else output_dir / "cache"
+        places = {key: local_folder(url, work_dir) for key, url in urls.items()}
+        output_dir = places.get("output_dir") or path_of(top.get("output_dir", "output"))
+        cache_dir = places.get("cache_dir") or (
+            path_of(top["cache_dir"]) if "cache_dir" in top else output_dir / "cache"
+        )
         path = Path(self.source.file)
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
             models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget, cache,
-            self.data.get("target"), self.data.get("shards"), tuple(wiring.inputs),
+            self.data.get("target"), self.data.get("shards"), wiring.inputs, urls.get("output_dir", "").rstrip("/"),
+            urls.get("cache_dir", "").rstrip("/"), work_dir, float(top.get("send_interval", 60.0)),
         )  # fmt: skip
+
+    def _check_urls(self, urls: Mapping[str, str], work_dir: str | None, executor: ExecutorConfig | None) -> None:
+        for key, url in urls.items():
+            try:
+                check_url(url, written=True)
+            except ValueError as error:
+                self.source.add((key,), "", f"{key}: {error}")
+            if executor is not None and executor.type != "local" and work_dir is None:
+                hint = "add work_dir, a folder that all machines of the cluster share"
+                self.source.add((key,), "", f"{key}: tasks of executor {executor.type} work beside one another: {hint}")
 
     def _check_shares(
         self, executor: ExecutorConfig, models: Mapping[str, ModelConfig | None], placed: list[Placed]
@@ -207,9 +244,10 @@ class _Check:
             if not isinstance(value, kind) or isinstance(value, bool) or value == "":
                 quote = ": put it in quotes" if kind is str and isinstance(value, (int, float)) else ""
                 self.source.add((key,), "", f"{key} must be {what}, got {shown(value)}{quote}")
-        interval = self.data.get("flush_interval")
-        if isinstance(interval, (int, float)) and interval <= 0:
-            self.source.add(("flush_interval",), "", f"flush_interval must be above 0, got {interval}")
+        for key in ("flush_interval", "send_interval"):
+            interval = self.data.get(key)
+            if isinstance(interval, (int, float)) and interval <= 0:
+                self.source.add((key,), "", f"{key} must be above 0, got {interval}")
         return {key: self.data[key] for key in _KINDS if key in self.data}
 
     def _mapping(self, key: str) -> dict[str, Any]:

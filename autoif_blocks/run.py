@@ -26,6 +26,7 @@ from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed
 from .executors import check_before, execute, stages_of
 from .growth import Grower, Rounds
 from .identity import identity, refuse_to_overwrite
+from .mirror import Mirror, mirrored
 from .models import SIMULATED
 from .outputs import CACHE_LOCK, forget_shards, held, write_json
 from .recipe import Recipe
@@ -87,15 +88,19 @@ def target_left_aside(recipe: Recipe, options: RunOptions) -> str:
 
 def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
     """Runs a recipe; see `Recipe.run`."""
+    options = options or RunOptions()
+    tell = options.listener.note if options.listener else lambda text: None
     with (
-        held(recipe.output_dir, ".lock", "use another --output-dir"),
-        held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir"),
+        held(recipe.output_dir, ".lock", "use another --output-dir", recipe.place),
+        held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir", recipe.cache_url),
+        mirrored(recipe, tell) as mirror,
     ):
-        return _Run(recipe, options or RunOptions()).run()
+        return _Run(recipe, options, mirror).run()
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, options: RunOptions) -> None:
+    def __init__(self, recipe: Recipe, options: RunOptions, mirror: Mirror) -> None:
+        self.mirror = mirror
         self.aside = target_left_aside(recipe, options)
         self.recipe = replace(recipe, target=None) if self.aside else recipe
         self.options = options
@@ -175,15 +180,16 @@ class _Run:
         if missed:
             raise TargetMissed(
                 f"the target is not reached: {result['records']} of {self.recipe.target} records, and {missed}. "
-                f"All that were accepted are in {self.output / self.steps[-1].file}"
+                f"All that were accepted are in {self.recipe.place}/{self.steps[-1].file}"
             )
         if whole:
             return result
         if why:
             raise BudgetSpent(
-                f"{why}. What is finished is in {self.output}; the same command continues and may spend as much again, "
-                "or raise the budget first"
+                f"{why}. What is finished is in {self.recipe.place}; the same command continues and may spend as much "
+                "again, or raise the budget first"
             )
+        self.mirror.send()
         raise KeyboardInterrupt
 
     def _run_rounds(self, state: RunState, urls: dict[str, str]) -> bool:
@@ -239,12 +245,12 @@ class _Run:
     def _check_before(self, earlier: dict[str, Any]) -> None:
         if not self.options.overwrite and self._files_of(earlier):
             target = None if self.after_growth else self.rounds.target if self.rounds else 0
-            refuse_to_overwrite(self.output, earlier, self.identity, self.options.limit, target)
+            refuse_to_overwrite(self.recipe.place, earlier, self.identity, self.options.limit, target)
         check_before(self.recipe.executor, [self.work, self.recipe.cache_dir])
         first = self.steps[0].number
-        if first > 1 and not (before := self.output / self.recipe.steps[first - 2].file).is_file():
+        if first > 1 and not (self.output / (before := self.recipe.steps[first - 2].file)).is_file():
             raise RecipeError(
-                f"step {first} '{self.steps[0].name}' reads {before}, which is not there: "
+                f"step {first} '{self.steps[0].name}' reads {self.recipe.place}/{before}, which is not there: "
                 f"run step {first - 1} '{self.recipe.steps[first - 2].name}' first"
             )
         for name in self._models_used():
@@ -266,6 +272,7 @@ class _Run:
 
     def _start_afresh(self, earlier: dict[str, Any]) -> None:
         completions = delete_all(self.recipe.cache_dir)
+        self.mirror.forget_completions()
         files = self._files_of(earlier)
         for path in files:
             path.unlink()
@@ -274,7 +281,7 @@ class _Run:
             (self.output / "run.json").unlink(missing_ok=True)
         self._note(
             f"--no-resume: deleted {completions} completions in {self.recipe.cache_dir} and {len(files)} step files "
-            f"in {self.output}"
+            f"in {self.recipe.place}"
         )
 
     def _fold(self) -> None:
@@ -353,9 +360,10 @@ class _Run:
         deleted: Found = {}
         note = ""
         try:
-            record(folder, self.output.resolve(), runs, steps, self.work.glob("stage-*/*.used") if complete else None)
+            output = self.recipe.output_url or str(self.output.resolve())
+            record(folder, output, runs, steps, self.work.glob("stage-*/*.used") if complete else None)
             if spare and complete and self.steps[-1].name == steps[-1] and counts[-1].whole.given:
-                deleted, note = clean(folder, self.output.resolve(), spare)
+                deleted, note = clean(folder, output, spare)
         except StopRun as error:
             self._note(f"the results are complete, but: {error}")
         if deleted:

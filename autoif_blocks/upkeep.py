@@ -116,13 +116,13 @@ def delete_all(folder: Path) -> int:
 
 
 def record(
-    folder: Path, output: Path, runs: Mapping[str, tuple[int, int]], steps: Sequence[str], uses: Iterable[Path] | None
+    folder: Path, output: str, runs: Mapping[str, tuple[int, int]], steps: Sequence[str], uses: Iterable[Path] | None
 ) -> None:
     """Notes what a command had of the cache.
 
     Args:
         folder: the cache's.
-        output: the command's output directory.
+        output: the command's output directory, or its URL.
         runs: by step, completions from the cache and completions paid for.
         steps: all steps of the recipe; what is known of others is forgotten.
         uses: of a run that has come to its end, the files of keys that its steps have left (see `Cache`).
@@ -130,18 +130,18 @@ def record(
     uses = list(uses) if uses is not None else None
     with _opened(folder, changing=True) as db, transaction(db):
         gone = f"output = ? AND step NOT IN ({','.join('?' * len(steps))})"
-        db.execute(f"DELETE FROM used WHERE usage IN (SELECT id FROM usage WHERE {gone})", (str(output), *steps))
-        db.execute(f"DELETE FROM usage WHERE {gone}", (str(output), *steps))
+        db.execute(f"DELETE FROM used WHERE usage IN (SELECT id FROM usage WHERE {gone})", (output, *steps))
+        db.execute(f"DELETE FROM usage WHERE {gone}", (output, *steps))
         for step, (hits, completions) in runs.items():
             db.execute(
                 "INSERT INTO usage (output, step, hits, completions) VALUES (?, ?, ?, ?) ON CONFLICT (output, step) "
                 "DO UPDATE SET hits = excluded.hits, completions = excluded.completions",
-                (str(output), step, hits, completions),
+                (output, step, hits, completions),
             )
         if uses is None:
             return
         for step in runs:
-            (usage,) = db.execute("SELECT id FROM usage WHERE (output, step) = (?, ?)", (str(output), step)).fetchone()
+            (usage,) = db.execute("SELECT id FROM usage WHERE (output, step) = (?, ?)", (output, step)).fetchone()
             db.execute("UPDATE usage SET completed = ? WHERE id = ?", (int(time.time()), usage))
             db.execute("DELETE FROM used WHERE usage = ?", (usage,))
             for path in uses:
@@ -150,14 +150,14 @@ def record(
                     db.executemany(insert, _keys(path))
 
 
-def clean(folder: Path, output: Path, steps: Sequence[str]) -> tuple[Found, str]:
+def clean(folder: Path, output: str, steps: Sequence[str]) -> tuple[Found, str]:
     """As `prune`: what the last complete run into an output directory has used in these steps, unless another step of
     it has, too, or that of another directory."""
     ours = f"output = ? AND step IN ({','.join('?' * len(steps))})"
     of = "SELECT number FROM used JOIN usage ON usage.id = used.usage WHERE"
     where = f"number IN ({of} {ours}) AND number NOT IN ({of} NOT ({ours}))"
     with _opened(folder, changing=True) as db:
-        return _delete(db, where, [str(output), *steps] * 2)
+        return _delete(db, where, [output, *steps] * 2)
 
 
 def _found(db: sqlite3.Connection, where: str, values: Sequence[object]) -> Found:

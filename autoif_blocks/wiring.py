@@ -16,6 +16,7 @@ from .options import misfits, nearest, shown
 from .resolve import find_block
 from .source import Source, Where
 from .steps import BlockSpec, Step
+from .storage import fetch, is_url
 
 # A step's name is a file's name and a word of the command line, where digits alone are a step's number.
 _NAME = re.compile(r"\A(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
@@ -26,12 +27,13 @@ _UNREADABLE = "(a file that cannot be read)"
 class Wiring:
     """Reads the list of steps."""
 
-    def __init__(self, source: Source, models: Collection[str]) -> None:
+    def __init__(self, source: Source, models: Collection[str], work_dir: str | None = None) -> None:
         self.source = source
         self.data = source.data
         self.models = models
-        self.inputs: list[Path] = []
-        """the files that the options name"""
+        self.work_dir = work_dir
+        self.inputs: dict[str, Path] = {}
+        """the files that the options name, by what they say"""
 
     def steps(self) -> Iterator[tuple[str, list[Placed]]]:
         """The name of each step, and its blocks as far as they can be made."""
@@ -123,21 +125,23 @@ class Wiring:
         return Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field))
 
     def _file_option(self, cls: type, key: str, value: Any, step: str, where: Where) -> Any:
-        """Options that name files are relative to the recipe; a prompt may stand in a file of its own."""
+        """Options that name files are relative to the recipe, or URLs; a prompt may stand in a file of its own."""
         named = key in getattr(cls, "files", ())
         if not isinstance(value, str) or not (named or (value.endswith(".jinja") and "\n" not in value)):
             return value
         path = self.source.folder / path_of(value)
         try:
-            path = path.resolve()
+            path = fetch(value, self.work_dir) if is_url(value) else path.resolve()
             if not path.is_file():
                 raise FileNotFoundError
-            self.inputs.append(path)
+            self.inputs[value] = path
             return str(path) if named else path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             self.source.add(where, step, f"there is no file {path}: paths are relative to the recipe")
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
             self.source.add(where, step, f"cannot read {shown(value)}: {getattr(error, 'strerror', None) or error}")
+        except ValueError as error:  # of a URL, which it names unless that holds a secret
+            self.source.add(where, step, f"{key}: {error}")
         return _UNREADABLE if not named else str(path)
 
     def _known_model(self, model: str, step: str, where: Where) -> None:
@@ -176,9 +180,12 @@ class Wiring:
             self.source.add(where, step, message)
         if isinstance(block, Generator):
             self._known_model(block.model, step, where)
-        if all(Path(str(spec.options.get(option))) in self.inputs for option in block.files if option in spec.options):
+        known = {str(path): name for name, path in self.inputs.items()}
+        if all(str(spec.options.get(option)) in known for option in block.files if option in spec.options):
             try:
                 for message in block.check():
+                    for path, name in known.items():
+                        message = message.replace(path, name) if is_url(name) else message
                     self.source.add(where, step, f"{spec.title}: {message}")
             except Exception as error:
                 self.source.add(where, step, f"{spec.title}: its check() fails: {type(error).__name__}: {error}")

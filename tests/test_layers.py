@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
-    errors records languages parsing accounting stopping budget
+    errors storage records languages parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
     orphans serving.host serving.state serving.supervisor serving endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
@@ -20,7 +20,7 @@ ORDER = """
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.judges blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
-    ping identity state outputs results series simulated timeline workers
+    ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
     run progress autoif plan describe schema starter compare cache_command status_command
     plain lineage lineage_command preview

@@ -70,7 +70,7 @@ def test_numbers_are_short(number: int, text: str) -> None:
 def test_the_end_of_a_run_tells_of_all_its_commands() -> None:
     listener = ConsoleListener()
     listener.console = Console(file=(file := io.StringIO()), width=80)
-    listener._target = "out"
+    listener._place = "out"
     listener.finished(RESULT)
     said = file.getvalue().splitlines()
     assert said[-2].startswith("40 records in out/replayed.jsonl   1 min 15 s, 2 requests, 0 completions")
