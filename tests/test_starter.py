@@ -27,7 +27,7 @@ def test_a_copy_stands_alone(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "autoif.schema.json").is_file()
     assert text.startswith("# yaml-language-server: $schema=autoif.schema.json\n")
     recipe = Recipe.load(files[0])
-    assert all(path.is_relative_to(tmp_path / "mine") for path in recipe.inputs)
+    assert all(path.is_relative_to(tmp_path / "mine") for path in recipe.inputs.values())
     assert start(tmp_path / "mine", name) == files  # the same again is in nobody's way
 
 
@@ -52,7 +52,8 @@ def test_a_recipe_of_one_s_own(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path / "copy").as_posix() for path in written] == [
         "own.yaml", "data/rows.jsonl", "autoif.schema.json",
     ]  # fmt: skip
-    assert Recipe.load(written[0]).inputs == ((tmp_path / "copy" / "data" / "rows.jsonl").resolve(),)
+    (named,) = Recipe.load(written[0]).inputs.values()
+    assert named == (tmp_path / "copy" / "data" / "rows.jsonl").resolve()
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path) -> None:
