@@ -86,16 +86,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and not reaped, but for one that Python itself starts once and keeps."""
+    """The processes that a process has started and not reaped."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    found = sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
-    return [child for child in found if "resource_tracker" not in _command_of(child)]
-
-
-def _command_of(pid: int) -> str:
-    with contextlib.suppress(OSError):  # it has just ended
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    return ""
+    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
 
 
 def tree(folder: Path) -> dict[str, bytes]:

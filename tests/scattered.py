@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import AUTOIF, SMALL
+from test_stopping import teacher
+
 SECRET = "sk-one-that-must-not-be-found-anywhere"
 RECIPE = """
 output_dir: out
@@ -33,6 +36,17 @@ class Own(Filter):
 def autoif(*arguments: object, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "autoif_blocks", *map(str, arguments)]
     return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def ten_steps(env: dict[str, str], folder: Path, executor: str) -> subprocess.CompletedProcess[str]:
+    """Runs the ten steps twice, with a model that wants a key: here, into `local`, and by the executor, into `out`."""
+    with teacher("--api-key", SECRET) as url:
+        env = {**env, "AUTOIF_API_KEY": SECRET}
+        arguments = ["run", AUTOIF, *SMALL, "--base-url", url]
+        assert autoif(*arguments, "--output-dir", "local", env=env, cwd=folder).returncode == 0
+        done = autoif(*arguments, "--output-dir", "out", "--set", executor, env=env, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def start(folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:

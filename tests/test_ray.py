@@ -16,8 +16,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import AUTOIF, SMALL, tree, wait_for_completions
-from scattered import SECRET, autoif, has, project, start
+from conftest import children, tree, wait_for_completions
+from scattered import SECRET, autoif, has, project, start, ten_steps
 from test_serving import MARK, SERVERS, left
 from test_stopping import counts_add_up, members, run_json, teacher
 
@@ -46,19 +46,10 @@ def processes(title: str) -> list[int]:
     return found
 
 
-def children(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
 def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
     env: dict[str, str], tmp_path: Path
 ) -> None:
-    with teacher("--api-key", SECRET) as url:
-        env = {**env, "AUTOIF_API_KEY": SECRET}
-        arguments = ["run", AUTOIF, *SMALL, "--base-url", url]
-        assert autoif(*arguments, "--output-dir", "local", env=env, cwd=tmp_path).returncode == 0
-        done = autoif(*arguments, "--output-dir", "out", "--set", RAY, env=env, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = ten_steps(env, tmp_path, RAY)
     assert "Traceback" not in done.stderr
     assert tree(tmp_path / "out") == tree(tmp_path / "local")
     counts_add_up(tmp_path / "out")

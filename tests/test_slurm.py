@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,8 +17,8 @@ from uuid import uuid4
 
 import pytest
 import slurm_cluster
-from conftest import AUTOIF, SMALL, rows, tree, wait_for_completions
-from scattered import SECRET, autoif, has, project, start
+from conftest import rows, tree, wait_for_completions
+from scattered import SECRET, autoif, has, project, start, ten_steps
 from test_serving import MARK, SERVERS, left, marked
 from test_stopping import counts_add_up, run_json, teacher
 
@@ -52,6 +53,23 @@ def jobs(env: dict[str, str]) -> list[dict[str, str]]:
     return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in listed if line]
 
 
+@contextlib.contextmanager
+def under_way(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run in the middle of its first stage, with a model that takes its time."""
+    with teacher("--latency", "1.5", "--latency-sigma", "0") as url:
+        run = start(project(folder, url, "slurm", CLUSTER), env)
+        wait_for_completions(folder / "out", 12)
+        yield run
+
+
+def continued(env: dict[str, str], folder: Path) -> dict[str, bytes]:
+    """What the same command makes of what was left there."""
+    with teacher() as url:
+        done = autoif("run", "recipe.yaml", env=env, cwd=project(folder, url, "slurm", CLUSTER))
+    assert done.returncode == 0, done.stderr
+    return tree(folder / "out")
+
+
 def wait_until(done: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
@@ -75,13 +93,7 @@ def local(tmp_path: Path) -> Callable[[str], dict[str, bytes]]:
 def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
     cluster: dict[str, str], tmp_path: Path
 ) -> None:
-    with teacher("--api-key", SECRET) as url:
-        env = {**cluster, "AUTOIF_API_KEY": SECRET}
-        arguments = ["run", AUTOIF, *SMALL, "--base-url", url]
-        executor = "executor={type: slurm, tasks: 4, workers: 2, partition: main, time: '10'}"
-        assert autoif(*arguments, "--output-dir", "local", env=env, cwd=tmp_path).returncode == 0
-        done = autoif(*arguments, "--output-dir", "out", "--set", executor, env=env, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    ten_steps(cluster, tmp_path, "executor={type: slurm, tasks: 4, workers: 2, partition: main, time: '10'}")
     assert tree(tmp_path / "out") == tree(tmp_path / "local")
     counts_add_up(tmp_path / "out")
     assert list((tmp_path / "out" / "logs").rglob("executor.pik"))
@@ -100,11 +112,8 @@ def test_a_cancelled_task_is_told_and_the_same_command_finishes(
 ) -> None:
     with teacher() as url:
         whole = local(url)
-    folder = project(tmp_path / "project", "", "slurm", CLUSTER)
-    with teacher("--latency", "1.5", "--latency-sigma", "0") as url:
-        project(folder, url, "slurm", CLUSTER)
-        run = start(folder, cluster)
-        wait_for_completions(folder / "out", 12)
+    folder = tmp_path / "project"
+    with under_way(cluster, folder) as run:
         victim = [job.split("|")[0] for job in queue(cluster) if job.endswith("|None")][-1]
         subprocess.run(["scancel", victim], env=cluster, check=True)
         _, said = run.communicate(timeout=90)
@@ -114,11 +123,7 @@ def test_a_cancelled_task_is_told_and_the_same_command_finishes(
     assert "Traceback" not in said
     assert queue(cluster) == []  # those that depended on it are gone
     assert run_json(folder / "out")["state"] == "failed"
-    with teacher() as url:
-        project(folder, url, "slurm", CLUSTER)
-        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert tree(folder / "out") == whole
+    assert continued(cluster, folder) == whole
     totals, step = run_json(folder / "out")["totals"], run_json(folder / "out")["steps"][1]
     assert step["hits"] >= 12  # what was paid for was kept
     assert step["hits"] + step["completions"] == 64
@@ -157,10 +162,8 @@ def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(
 ) -> None:
     with teacher() as url:
         whole = local(url)
-    with teacher("--latency", "1.5", "--latency-sigma", "0") as url:
-        folder = project(tmp_path / "project", url, "slurm", CLUSTER)
-        run = start(folder, cluster)
-        wait_for_completions(folder / "out", 12)
+    folder = tmp_path / "project"
+    with under_way(cluster, folder) as run:
         run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 130
@@ -168,11 +171,7 @@ def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(
     assert queue(cluster) == []
     assert run_json(folder / "out")["state"] == "stopped"
     counts_add_up(folder / "out")
-    with teacher() as url:
-        project(folder, url, "slurm", CLUSTER)
-        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert tree(folder / "out") == whole
+    assert continued(cluster, folder) == whole
 
 
 def test_jobs_of_a_killed_run_keep_the_next_one_away_until_they_are_gone(
@@ -180,10 +179,8 @@ def test_jobs_of_a_killed_run_keep_the_next_one_away_until_they_are_gone(
 ) -> None:
     with teacher() as url:
         whole = local(url)
-    with teacher("--latency", "1.5", "--latency-sigma", "0") as url:
-        folder = project(tmp_path / "project", url, "slurm", CLUSTER)
-        run = start(folder, cluster)
-        wait_for_completions(folder / "out", 12)
+    folder = tmp_path / "project"
+    with under_way(cluster, folder) as run:
         run.kill()
         run.communicate()
         refused = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
@@ -192,11 +189,7 @@ def test_jobs_of_a_killed_run_keep_the_next_one_away_until_they_are_gone(
         told = refused.stderr.split("`scancel ")[1].split("`")[0].split()
         subprocess.run(["scancel", *told], env=cluster, check=True)
         wait_until(lambda: not queue(cluster))
-    with teacher() as url:
-        project(folder, url, "slurm", CLUSTER)
-        done = autoif("run", "recipe.yaml", env=cluster, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert tree(folder / "out") == whole
+    assert continued(cluster, folder) == whole
     assert run_json(folder / "out")["steps"][1]["hits"] >= 12
 
 
