@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +15,7 @@ from .errors import AutoIFError, ModelUnavailable, Problem, RecipeError
 
 if TYPE_CHECKING:
     from .models import ModelConfig
+    from .recipe import Recipe
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -62,6 +63,14 @@ def _scripts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _loaded(recipe: str, overrides: Iterable[str], scripts: Mapping[str, Any]) -> Recipe:
+    """The recipe with the scripts' options, and then those after `--set`, put in."""
+    from .autoif import overrides_for
+    from .recipe import Recipe
+
+    return Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides])
 
 
 @cli.command()
@@ -112,15 +121,13 @@ def run(
     autoif run autoif.yaml --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-72B-Instruct
     autoif run autoif.yaml --start-step score_filter --set steps.score_filter.value='> 8' --overwrite
     """
-    from .autoif import overrides_for
     from .progress import ConsoleListener, show
-    from .recipe import Recipe
     from .run import RunOptions, target_left_aside
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
         signal.signal(stop, signal.default_int_handler)  # until the run has begun, which stops more gently
     aimed = [f"target={target}"] if target is not None else []
-    loaded = Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides, *aimed])
+    loaded = _loaded(recipe, [*overrides, *aimed], scripts)
     listener = ConsoleListener(quiet)
     options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener, exit_when_aborted=True)
     if aimed and (aside := target_left_aside(loaded, options)):
@@ -202,11 +209,9 @@ def plan(recipe: str, overrides: tuple[str, ...], sample: int | None, as_json: b
     autoif plan autoif.yaml
     autoif plan autoif.yaml --sample 10 --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-72B-Instruct
     """
-    from .autoif import overrides_for
     from .plan import show
-    from .recipe import Recipe
 
-    show(Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides]), sample, as_json)
+    show(_loaded(recipe, overrides, scripts), sample, as_json)
 
 
 @cli.command()
@@ -223,11 +228,9 @@ def preview(recipe: str, step: str, count: int, full: bool, overrides: tuple[str
     autoif preview autoif.yaml --step score_quality
     autoif preview autoif.yaml --step 2 -n 1 --full
     """
-    from .autoif import overrides_for
     from .preview import show
-    from .recipe import Recipe
 
-    show(Recipe.load(recipe, [*overrides_for(recipe, **scripts), *overrides]), step, count, full)
+    show(_loaded(recipe, overrides, scripts), step, count, full)
 
 
 @cli.command()

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from .blocks.kinds import Generator
-from .identity import flatten
+from .identity import flatten, short
 from .options import options_of
 from .recipe import Recipe
 from .state import RunState
@@ -50,26 +50,25 @@ def compare(before: Recipe, after: Recipe) -> list[Change]:
     stayed = _in_order(kept, [step.name for step in after.steps if step.name in old])
     models = {name for name in after.models if _asked_of(before, name) != _asked_of(after, name)}
     seed = before.seed != after.seed
-    gone = [step.name for step in before.steps if step.name not in kept]
+    gone = [step for step in before.steps if step.name not in kept]
     changes: list[Change] = []
     above = False  # whether other records may come than before
     done = 0
     for step in after.steps:
+        done = old[step.name].number if step.name in old else done
         # A step that was taken out above this one changes what comes, too.
-        passed = [name for name in gone if before.step_number(name) <= done]
+        passed = any(other.number <= done for other in gone)
         if step.name not in old:
             change = Change(step.name, "new", asks=ALL if _asks(step) else NOTHING)
         else:
-            done = before.step_number(step.name)
-            passed = [name for name in gone if before.step_number(name) < done]
             told, asks = _differences(old[step.name], step, models, seed)
             what = "changed" if told else "same" if step.name in stayed else "moved"
             if not asks and _asks(step) and (above or passed or what == "moved"):
                 asks = NEW
             change = Change(step.name, what, told, asks)
-        above |= change.what != "same" or change.asks == ALL or bool(passed)
+        above |= change.what != "same" or change.asks == ALL or passed
         changes.append(change)
-    return changes + [Change(name, "removed") for name in gone]
+    return changes + [Change(step.name, "removed") for step in gone]
 
 
 def _in_order(before: list[str], after: list[str]) -> set[str]:
@@ -104,21 +103,20 @@ def _differences(old: Step, new: Step, models: set[str], seed: bool) -> tuple[li
         for name in changed:
             told += _told(f"{place}{name}", first.get(name), second.get(name))
         if issubclass(now.cls, Generator):
-            asks |= set(_asks_again(was, now, {*changed}, models, seed))
+            asks.add(_asks_again(was, now, {*changed}, models, seed))
     return told, next((ask for ask in (ALL, MORE, NEW) if ask in asks), NOTHING)
 
 
-def _asks_again(was: BlockSpec, now: BlockSpec, changed: set[str], models: set[str], seed: bool) -> Iterator[str]:
+def _asks_again(was: BlockSpec, now: BlockSpec, changed: set[str], models: set[str], seed: bool) -> str:
     block, earlier = now.build(), was.build()
     assert isinstance(block, Generator)
     assert isinstance(earlier, Generator)
     of_users = not now.cls.__module__.startswith("autoif_blocks.")  # what its options do, only its author knows
     if seed or block.model in models or changed & _IN_REQUESTS or (of_users and changed - {"n"}):
-        yield ALL
-    elif block.n > earlier.n:
-        yield MORE
-    elif changed - {"n"}:
-        yield NEW
+        return ALL
+    if block.n > earlier.n:
+        return MORE
+    return NEW if changed - {"n"} else NOTHING
 
 
 def _options(spec: BlockSpec) -> dict[str, Any]:
@@ -144,12 +142,7 @@ def _told(name: str, was: Any, now: Any) -> Iterator[str]:
         if len(lines) > _LINES:
             yield f"  … and {len(lines) - _LINES} lines more"
         return
-    yield f"{name}: {_short(was)} -> {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split()) if value is not None else "(absent)"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    yield f"{name}: {short(was)} -> {short(now)}"
 
 
 def _beside_steps(before: Recipe, after: Recipe) -> Iterator[str]:
@@ -158,7 +151,7 @@ def _beside_steps(before: Recipe, after: Recipe) -> Iterator[str]:
     flat = [dict(flatten({k: v for k, v in recipe.data.items() if k not in kept}, "")) for recipe in (before, after)]
     for key in sorted({*flat[0], *flat[1]}):
         if flat[0].get(key) != flat[1].get(key):
-            yield f"{key}: {_short(flat[0].get(key))} -> {_short(flat[1].get(key))}"
+            yield f"{key}: {short(flat[0].get(key))} -> {short(flat[1].get(key))}"
 
 
 def show(before: Recipe, after: Recipe) -> None:

@@ -62,7 +62,7 @@ def refuse_to_overwrite(
     """
     was = earlier.get("identity", {})
     changed = sorted(key for key in {*was, *now} if was.get(key) != now.get(key))
-    told = [f"{key}: {_short(was.get(key))} -> {_short(now.get(key))}" for key in changed]
+    told = [f"{key}: {short(was.get(key))} -> {short(now.get(key))}" for key in changed]
     earlier_limit = earlier.get("limit")
     if limit is not None and (earlier_limit is None or limit < earlier_limit):
         told.append(f"--limit: {earlier_limit or 'none'} -> {limit}")
@@ -77,6 +77,6 @@ def refuse_to_overwrite(
         )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     text = " ".join(str(value).split()) if value is not None else "(absent)"
     return text if len(text) <= 60 else f"{text[:57]}…"

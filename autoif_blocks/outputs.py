@@ -193,9 +193,34 @@ def forget_shards(path: Path) -> None:
         path.with_suffix("").rmdir()
 
 
+@contextlib.contextmanager
+def whole(target: Path, remedy: str = "") -> Iterator[Path]:
+    """A path beside the target, which becomes the target when all is written.
+
+    Raises:
+        StopRun: it cannot be written; `remedy` says what to do.
+    """
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        aside.replace(target)
+    except OSError as error:
+        hint = f"; {remedy}" if remedy else ""
+        raise StopRun(f"cannot write {target}: {error.strerror or error}{hint}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def json_text(value: object) -> str:
+    """JSON for people, as in `run.json`."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes a small JSON file whole: aside, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(json_text(value), encoding="utf-8")
     aside.replace(path)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -25,12 +25,13 @@ from .blocks.readers import ReadStep
 from .client import Client
 from .context import RunContext, RunSettings
 from .errors import RecipeError
+from .lineage import ids_in
 from .models import SIMULATED
 from .outputs import CACHE_LOCK, held
 from .plain import one_line, plain
 from .plan import step_1_is_cheap
 from .recipe import Recipe
-from .records import MADE_FROM, Record, read_json
+from .records import MADE_FROM, Record
 from .run import RunOptions
 from .servers import server_specs
 from .simulated import simulated_teacher
@@ -79,7 +80,8 @@ def preview(recipe: Recipe, step: str, count: int) -> list[Passage]:
             trial.run(RunOptions(limit=count, end_step=number - 1, limit_reading=not step_1_is_cheap(recipe)))
         with contextlib.ExitStack() as stack:
             stack.enter_context(held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir"))
-            blocks = [spec.build() for spec in recipe.steps[number - 1].blocks]
+            source = [ReadStep(str(before / recipe.steps[number - 2].file))] if number > 1 else []
+            blocks = [*source, *(spec.build() for spec in recipe.steps[number - 1].blocks)]
             used = sorted({block.model for block in blocks if hasattr(block, "model")})
             served = [name for name, model in recipe.models.items() if model.base_url == SIMULATED]
             url = stack.enter_context(simulated_teacher(Path(name) / "teacher.log")) if served else ""
@@ -88,8 +90,7 @@ def preview(recipe: Recipe, step: str, count: int) -> list[Passage]:
                 base_urls=dict.fromkeys(served, url), sandbox=recipe.sandbox, logs=f"{name}/logs",
                 servers=server_specs(recipe.models, used, recipe.path.resolve().parent),
             )  # fmt: skip
-            source = [ReadStep(str(before / recipe.steps[number - 2].file))] if number > 1 else []
-            watched = _Watched(settings, recipe.steps[number - 1], source, count if number > 1 else None)
+            watched = _Watched(settings, recipe.steps[number - 1], blocks, count if number > 1 else None)
             passages = watched.run()
     if not passages:
         raise RecipeError(f"no record comes to step '{recipe.steps[number - 1].name}': try a larger -n")
@@ -99,14 +100,13 @@ def preview(recipe: Recipe, step: str, count: int) -> list[Passage]:
 class _Watched(RunContext):
     """The context of a step whose questions, answers and losses are noted by record."""
 
-    def __init__(self, settings: RunSettings, step: Step, source: list[Block], count: int | None) -> None:
+    def __init__(self, settings: RunSettings, step: Step, blocks: list[Block], count: int | None) -> None:
         super().__init__(settings)
-        self.step = step
         self.count = count
         self.passages: dict[str, Passage] = {}
         self._record: ContextVar[str] = ContextVar("record", default="")
         self._clients: dict[str, Client] = {}
-        self.blocks = [*source, *(spec.build() for spec in step.blocks)]
+        self.blocks = blocks
         for position, block in enumerate(self.blocks):
             block.order = step.number
             block.bind(step.name, position, self)
@@ -135,10 +135,13 @@ class _Watched(RunContext):
     def _passage(self, record_id: str) -> Passage:
         return self.passages.setdefault(record_id, Passage({}))
 
+    def _passage_of(self, record_id: str, fields: Mapping[str, Any]) -> Passage:
+        """That of the record, or of the nearest one that it descends from."""
+        ids = [record_id, *reversed(ids_in(fields))]
+        return self._passage(next((known for known in ids if known in self.passages), ""))
+
     def _made(self, record: Record) -> None:
-        made_from = record.get(MADE_FROM)
-        ids = [record.id, *reversed(made_from if isinstance(made_from, list) else [])]
-        passage = self._passage(next((known for known in ids if known in self.passages), ""))
+        passage = self._passage_of(record.id, record)
         new = {k: v for k, v in record.items() if k != MADE_FROM and passage.record.get(k) != v}
         passage.made.append(new)
 
@@ -171,10 +174,8 @@ class _Watched(RunContext):
         if file.startswith(("dropped/", "discarded/")):
             verb = "dropped" if file.startswith("dropped/") else "left out"
             detail = f": {row['detail']}" if row["detail"] else ""
-            record = row["id"] if row["id"] in self.passages else ""
-            made_from = read_json(json.dumps(row.get("record", {}))).get(MADE_FROM, []) if "record" in row else []
-            record = record or next((known for known in reversed(made_from) if known in self.passages), "")
-            self._passage(record).lost.append(f"{verb} by {row['block']}, {row['reason']}{detail}")
+            passage = self._passage_of(row["id"], row.get("record", {}))
+            passage.lost.append(f"{verb} by {row['block']}, {row['reason']}{detail}")
 
 
 def show(recipe: Recipe, step: str, count: int, whole: bool) -> None:

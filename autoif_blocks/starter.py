@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from .autoif import shipped
 from .errors import RecipeError, StopRun
 from .options import nearest
+from .outputs import json_text
 from .schema import schema
 from .source import read
 
@@ -44,7 +44,7 @@ def start(folder: Path, source: str = _DEFAULT) -> list[Path]:
         files[folder / here] = (recipe.parent / name).read_bytes()
         text = text.replace(name, here)
     files = {folder / recipe.name: text.replace(f"../{SCHEMA_FILE}", SCHEMA_FILE).encode(), **files}
-    files[folder / SCHEMA_FILE] = (json.dumps(schema(), indent=2, ensure_ascii=False) + "\n").encode()
+    files[folder / SCHEMA_FILE] = json_text(schema()).encode()
     taken = [str(path) for path, content in files.items() if path.exists() and _content(path) != content]
     if taken:
         raise RecipeError(f"not overwritten: {', '.join(taken)}. Name another directory, or move them away first")

@@ -71,6 +71,14 @@ class StopFlag:
         return self.stop is not None and time.time() >= self.stop.deadline
 
 
+def signal_name(number: int) -> str:
+    """`SIGKILL`, or `signal 77` of one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 _flags: WeakValueDictionary[str, StopFlag] = WeakValueDictionary()
 
 

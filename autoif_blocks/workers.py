@@ -20,7 +20,7 @@ from multiprocess import resource_tracker
 from multiprocess.connection import wait
 
 from .errors import AutoIFError, StopRun
-from .stopping import StopFlag
+from .stopping import StopFlag, signal_name
 
 _LAST_WORDS = 3.0  # seconds that the other tasks have, after one has failed, to keep what they have paid for
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -98,11 +98,8 @@ def _end(code: int | None) -> str:
         return "does not answer any more"
     if code >= 0:
         return f"ended with exit code {code} before its work was done: does a block call os._exit?"
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(-code).name
-        hint = " (by hand, or by the kernel for want of memory)" if -code == signal.SIGKILL else ""
-        return f"was killed by {name}{hint}"
-    return f"was killed by signal {-code}"
+    hint = " (by hand, or by the kernel for want of memory)" if -code == signal.SIGKILL else ""
+    return f"was killed by {signal_name(-code)}{hint}"
 
 
 def _dismiss(crew: list[_Worker], patience: float) -> None:

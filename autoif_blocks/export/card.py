@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -113,6 +114,4 @@ def _yaml(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    import json
-
     return json.dumps(value, indent=2, ensure_ascii=False)

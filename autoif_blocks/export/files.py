@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import RecipeError, StopRun
+from ..errors import RecipeError
+from ..outputs import whole
 from ..records import compact_json, to_line
 
 _BATCH = 2000  # rows that Parquet writes at a time
@@ -22,7 +21,7 @@ def write_jsonl(target: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         StopRun: the file cannot be written.
     """
     count = 0
-    with _aside(target) as path, path.open("wb") as file:
+    with whole(target) as path, path.open("wb") as file:
         for row in rows:
             try:
                 file.write(to_line(row))
@@ -55,7 +54,7 @@ def write_parquet(
     schema = arrow.schema(list(kinds.items()))
     count = 0
     waiting = iter(rows)
-    with _aside(target) as path, parquet.ParquetWriter(path, schema) as writer:
+    with whole(target) as path, parquet.ParquetWriter(path, schema) as writer:
         while batch := [_flat(row) for row in itertools.islice(waiting, _BATCH)]:
             writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
             count += len(batch)
@@ -64,18 +63,3 @@ def write_parquet(
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "metadata": compact_json(row["metadata"]).decode()} if "metadata" in row else dict(row)
-
-
-@contextlib.contextmanager
-def _aside(target: Path) -> Iterator[Path]:
-    """A path beside the target, which becomes the target when all is written."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(target)
-    except OSError as error:
-        raise StopRun(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()

@@ -9,8 +9,6 @@ not run, and nothing is fetched.
 from __future__ import annotations
 
 import base64
-import contextlib
-import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..errors import StopRun
+from ..outputs import whole
 from ..plain import plain
 from ..records import compact_json
 
@@ -58,15 +56,8 @@ def write(path: Path, page: str) -> None:
     Raises:
         StopRun: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path, "choose another file with -o") as aside:
         aside.write_bytes(page.encode("utf-8", "replace"))
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise StopRun(f"cannot write {path}: {error.strerror or error}; choose another file with -o") from error
 
 
 def _count(number: float) -> str:

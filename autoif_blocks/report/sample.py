@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..lineage import Files, Sighting, Trail
+from ..lineage import Files, Sighting, Trail, ids_in
 from ..records import MADE_FROM, SEEDS, compact_json
 
 BUDGET = 1_900_000  # bytes of records in the page, which shall stay below 3 MB with the charts' library
@@ -64,12 +64,7 @@ def sample(files: Files, ends: Mapping[End, Sequence[str]]) -> tuple[list[Entry]
 
 
 def _names(trail: Trail) -> list[str]:
-    seeds = trail.fields.get(SEEDS)
-    return (
-        [*trail.made_from, *(name for name in seeds if isinstance(name, str))]
-        if isinstance(seeds, list)
-        else (trail.made_from)
-    )
+    return [*trail.made_from, *ids_in(trail.fields, SEEDS)]
 
 
 class _Maker:

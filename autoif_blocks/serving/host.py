@@ -24,6 +24,7 @@ from datatrove.pipeline.inference.servers import InferenceServer
 from loguru import logger
 
 from ..orphans import when_orphaned
+from ..stopping import signal_name
 
 _LOOK = 0.1  # seconds between two looks at the server
 _LAST_WORDS = 1.0  # seconds for what an ended server has written to come into the log
@@ -148,11 +149,7 @@ def _over(server: Any) -> str | None:
 def _ending(code: int) -> str:
     if code >= 0:
         return f"it ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"it was killed by {name}"
+    return f"it was killed by {signal_name(-code)}"
 
 
 if __name__ == "__main__":
