@@ -231,6 +231,7 @@ def test_never_below_one_and_never_above_the_ceiling() -> None:
     assert limit.now == 3
 
 
+@pytest.mark.heavy
 def test_a_client_finds_what_a_server_can_take() -> None:
     async def script(body: Body) -> Any:
         if server.now > 4:

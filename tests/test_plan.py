@@ -61,7 +61,10 @@ def test_a_sample_tells_what_the_run_takes(bench: Bench, model: FakeModel) -> No
     assert result["steps"][1]["hits"] == 20
 
 
-@pytest.mark.parametrize(("limit", "seconds"), [("rpm: 10", 6), ("tpm: 20", 15), ("max_concurrency: 1", 0.02)])
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("rpm: 10", 6), pytest.param("tpm: 20", 15, marks=pytest.mark.heavy), ("max_concurrency: 1", 0.02)],
+)
 def test_what_takes_longest(
     bench: Bench, model: FakeModel, limit: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +101,7 @@ def test_a_step_that_nothing_leaves_is_told(bench: Bench) -> None:
         estimate(Recipe.load(path), 5)
 
 
+@pytest.mark.heavy
 def test_the_ten_steps(tmp_path: Path) -> None:
     """The simulated teacher's answers do not change, so the run's counts are known: 891 records, 5,107 requests."""
     done = plan(AUTOIF, "--sample", "12", "--json", "--output-dir", tmp_path)

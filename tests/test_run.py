@@ -87,6 +87,7 @@ def test_a_second_run_replays_without_asking(first: Path) -> None:
     assert (run["totals"]["requests"], tree(first)) == (0, before)
 
 
+@pytest.mark.heavy
 def test_another_seed_gives_other_records(first: Path, tmp_path: Path) -> None:
     done = autoif("run", AUTOIF, *SMALL, "--set", "seed=1", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -106,6 +107,7 @@ def test_the_terminal_gets_the_funnel_and_the_way_to_a_real_model(tmp_path: Path
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+@pytest.mark.heavy
 def test_steps_can_be_run_one_after_another(first: Path, tmp_path: Path) -> None:
     for start, end in (("1", "2"), ("cross_validation", "6"), ("7", "sft_data")):
         done = autoif("run", AUTOIF, *SMALL, "--start-step", start, "--end-step", end, "--output-dir", tmp_path)
@@ -263,6 +265,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(first: Path, tmp_path: Path, 
     assert json.loads((tmp_path / "run.json").read_text())["totals"]["hits"] >= 50
 
 
+@pytest.mark.heavy
 def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
     # The first must last longer than the second takes to start.
     run = start(tmp_path, "--limit", "40", "--set", "steps.augment_instructions.self_instruct.n=12")
@@ -274,6 +277,7 @@ def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
     assert "another run is using" in second.stderr
 
 
+@pytest.mark.heavy
 def test_a_custom_block_of_twenty_lines_works_in_worker_processes(tmp_path: Path) -> None:
     recipe = ROOT / "pipelines" / "custom_block.yaml"
     outs = []

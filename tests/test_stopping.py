@@ -162,7 +162,7 @@ NUMBERS = [{"number": i} for i in range(60)]
 PRICED = ", price: {input: 1000, output: 1000}}"
 
 
-@pytest.mark.parametrize("executor", ["", "executor: {tasks: 3, workers: 3}\n"])
+@pytest.mark.parametrize("executor", ["", pytest.param("executor: {tasks: 3, workers: 3}\n", marks=pytest.mark.heavy)])
 def test_a_budget_of_requests_is_never_exceeded(bench: Bench, model: FakeModel, executor: str) -> None:
     steps, budget = RESPOND, executor + "budget: {requests: 25}"
     with pytest.raises(BudgetSpent, match=r"budget\.requests is used up: 25 of 25.*the same command continues"):
