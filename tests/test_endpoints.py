@@ -122,12 +122,17 @@ def test_waiting_for_a_server_costs_no_attempts() -> None:
         async with server.up():
             client = Client(replace(QUICK, max_retries=3, max_retry_wait=0.3), server.url)
             await client.complete(prompt("proof"))
-        waiting = asyncio.ensure_future(client.complete(prompt("unlucky")))
-        await asyncio.sleep(0.5)  # two or three attempts
-        async with server.up():
-            await client.complete(prompt("the first to see it"))
-            assert (await waiting)[0].text == "unlucky"
-        await client.close()
+        meter = Meter()
+        waiting = asyncio.ensure_future(client.complete(prompt("unlucky"), meter=meter))
+        try:
+            while meter.requests < 2:
+                await asyncio.sleep(0.01)
+            async with server.up():
+                await client.complete(prompt("the first to see it"))
+                assert (await waiting)[0].text == "unlucky"
+        finally:
+            waiting.cancel()
+            await client.close()
 
     asyncio.run(main())
 
