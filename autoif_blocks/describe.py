@@ -44,7 +44,7 @@ def description(name: str, cls: type) -> str:
     if lines[-1] == "options:":
         lines.append("  none")
     if issubclass(cls, Block):
-        lines += ["", f"reads:  {_fields(cls, 'reads')}", f"writes: {_fields(cls, 'writes')}"]
+        lines += ["", f"reads:  {fields_of(cls, 'reads')}", f"writes: {fields_of(cls, 'writes')}"]
     return "\n".join(lines)
 
 
@@ -63,7 +63,7 @@ def argument_helps(cls: type) -> dict[str, str]:
     return helps
 
 
-def _fields(cls: type, attribute: str) -> str:
+def fields_of(cls: type, attribute: str) -> str:
     """The fields that the class names; what options and prompts add is known only in a recipe."""
     named: Any = getattr(cls, attribute)
     fields = ", ".join(named) if isinstance(named, (tuple, list)) else ""

@@ -28,7 +28,7 @@ from .steps import ExecutorConfig
 from .wiring import RESERVED
 
 Schema = dict[str, Any]
-_SECTIONS = {"sandbox": SandboxConfig, "executor": ExecutorConfig, "budget": Budget, "cache": CacheConfig}
+SECTIONS = {"sandbox": SandboxConfig, "executor": ExecutorConfig, "budget": Budget, "cache": CacheConfig}
 # The environment may supply any value, and YAML's anchors are resolved before a schema is asked.
 _FROM_ENVIRONMENT = {"type": "string", "pattern": r"\$\{[A-Za-z_]"}
 _STEP_NAME = {
@@ -59,9 +59,9 @@ def schema() -> Schema:
         "then": _object({"name": _STEP_NAME, "blocks": blocks}),
         "else": {"$ref": "#/$defs/block"},
     }
-    sections = {name: _options(cls, _field_helps(cls), summary(cls)) for name, cls in _SECTIONS.items()}
+    sections = {name: _options(cls, field_helps(cls), summary(cls)) for name, cls in SECTIONS.items()}
     served = {"required": ["model"], "anyOf": [{"required": ["base_url"]}, {"required": ["serve"]}]}
-    models = {"additionalProperties": _options(ModelConfig, _field_helps(ModelConfig)) | served}
+    models = {"additionalProperties": _options(ModelConfig, field_helps(ModelConfig)) | served}
     word, whole = {"type": "string", "minLength": 1}, {"type": "integer"}
     interval = {"type": "number", "exclusiveMinimum": 0, "default": 5}
     top: dict[str, Schema] = {
@@ -131,7 +131,7 @@ def _or_environment(found: Schema) -> Schema:
     return {**about, "anyOf": [*found.pop("anyOf", [found]), _FROM_ENVIRONMENT]}
 
 
-def _field_helps(cls: type) -> dict[str, str]:
+def field_helps(cls: type) -> dict[str, str]:
     """The text under each field of a class."""
     return dict(_texts_under(ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]))
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from documented import Prepared, alone, autoif, checkout
 
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.run import RunOptions
+from autoif_blocks.simulated import simulated_teacher
 
 ROOT = Path(__file__).parent.parent
 AUTOIF = ROOT / "autoif.yaml"
@@ -155,3 +157,14 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, model: FakeModel) -> Bench:
     return Bench(tmp_path, model)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """What a reader of the documentation has after its first command."""
+    folder = checkout(tmp_path_factory.mktemp("checkout"))
+    with simulated_teacher(tmp_path_factory.mktemp("teacher") / "log") as server:
+        with alone(folder) as patch:
+            patch.setenv("AUTOIF_BASE_URL", server)
+            assert autoif("run", "autoif.yaml", "--quiet") == 0
+        yield Prepared(folder, server)

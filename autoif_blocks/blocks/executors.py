@@ -1,4 +1,4 @@
-"""Executors: functions and cases check one another, then the functions check responses (paper section 3.2-3.3)."""
+"""Executors: functions and cases check one another, then the functions check responses (paper sections 3.1 and 3.2)."""
 
 from __future__ import annotations
 

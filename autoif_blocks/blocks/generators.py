@@ -114,7 +114,7 @@ def normal_form(text: str) -> str:
 
 
 class WriteVerifiers(Generator):
-    """Has functions `evaluate(response)` and test cases written for an instruction (paper section 3.2).
+    """Has functions `evaluate(response)` and test cases written for an instruction (paper section 3.1).
 
     A completion is a JSON object with `func`, the code, and `cases`, a list of {input, output}. Each piece stands for
     itself: an answer with a good function and bad cases keeps the function, and one bad case loses one case. Outputs
@@ -165,7 +165,7 @@ class WriteVerifiers(Generator):
 
 
 class BackTranslate(Generator):
-    """Has functions put into words again (paper section 3.2): what a function really checks shows in the words.
+    """Has functions put into words again (paper section 3.1): what a function really checks shows in the words.
 
     Args:
         max_functions: how many of the record's functions are translated, the most accurate first.
