@@ -147,7 +147,12 @@ def run(
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override an option.")
 @click.option("--ping", is_flag=True, help="Also ask every server for its models and for one token.")
 def check(recipes: tuple[str, ...], overrides: tuple[str, ...], ping: bool) -> None:
-    """Check each RECIPE: options, files, and that every step reads what an earlier one writes."""
+    """Check each RECIPE: options, files, and that every step reads what an earlier one writes.
+
+    \b
+    autoif check autoif.yaml
+    autoif check autoif.yaml --ping
+    """
     from .recipe import Recipe
 
     problems: list[Problem] = []
@@ -236,7 +241,13 @@ def preview(recipe: str, step: str, count: int, full: bool, overrides: tuple[str
 @cli.command()
 @click.argument("name", required=False)
 def blocks(name: str | None) -> None:
-    """List the blocks, or describe NAME: what it does, its options, what it reads and writes."""
+    """List the blocks, or describe NAME: what it does, its options, what it reads and writes.
+
+    \b
+    autoif blocks
+    autoif blocks judge_score
+    autoif blocks my_blocks.py:NotAnEcho
+    """
     from .describe import catalogue, description
     from .resolve import find_block
 
@@ -258,6 +269,7 @@ def schema(output: Path | None) -> None:
 
     \b
     # yaml-language-server: $schema=autoif.schema.json
+    autoif schema -o autoif.schema.json
     """
     from .outputs import write_json
     from .schema import schema as made
@@ -315,6 +327,9 @@ def status(output_dir: Path, as_json: bool) -> None:
     """Show how far the run into OUTPUT_DIR is: every step, every task. Exit code 0 if it is complete, 1 if not.
 
     From any machine that sees the directory, while the run goes on or later.
+
+    \b
+    autoif status output
     """
     from .status_command import look, show
 
@@ -327,7 +342,11 @@ def status(output_dir: Path, as_json: bool) -> None:
 @click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
 @click.argument("record_id", metavar="ID")
 def trace(output: Path, record_id: str) -> None:
-    """Print a record's whole way, from the seed to its end; its ID stands in the step files."""
+    """Print a record's whole way, from the seed to its end; its ID stands in the step files.
+
+    \b
+    autoif trace output 32254e3a3265e2ecaa81
+    """
     from .lineage_command import trace as show
 
     show(output, record_id)
@@ -354,7 +373,12 @@ def why(output: Path, wanted: str) -> None:
     "-o", "target", type=click.Path(dir_okay=False, path_type=Path), help="The file; else OUTPUT_DIR/report.html."
 )
 def report(output: Path, target: Path | None) -> None:
-    """Write what a run did as one HTML page that opens offline: counts, charts, and a browser of records."""
+    """Write what a run did as one HTML page that opens offline: counts, charts, and a browser of records.
+
+    \b
+    autoif report output
+    autoif report output -o monday.html
+    """
     from .report import report as make
 
     click.echo(make(output, target))
@@ -402,7 +426,11 @@ def teacher(arguments: tuple[str, ...]) -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Show what this machine can do to contain model-written code. Exit code 1 if the sandbox would refuse to run."""
+    """Show what this machine can do to contain model-written code. Exit code 1 if the sandbox would refuse to run.
+
+    \b
+    autoif doctor
+    """
     import asyncio
 
     from .sandbox import Sandbox, SandboxConfig

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from conftest import Bench, FakeModel
 
@@ -39,20 +43,68 @@ def test_help_of_each_command_names_its_options() -> None:
         assert [part for part in parts if part not in done.stdout] == []
 
 
-def test_version_and_help_do_not_wait_for_the_heavy_imports() -> None:
-    loaded = (
-        "import sys, autoif_blocks.cli; print(sorted({'datatrove', 'aiohttp', 'pydantic', 'yaml'} & set(sys.modules)))"
+def loaded_by(*commands: tuple[str, ...]) -> set[str]:
+    """The modules that are there after these commands, which one process runs."""
+    program = (
+        "import contextlib, io, sys\nfrom autoif_blocks.cli import cli\n"
+        f"for command in {commands!r}:\n    with contextlib.redirect_stdout(io.StringIO()):\n"
+        "        cli(command, standalone_mode=False)\nprint(*sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "[]\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_version_and_help_do_not_wait_for_the_heavy_imports() -> None:
+    """What takes long, as counting seconds on a busy machine would not tell: `--help` is there in a tenth of one."""
+    with_help = [name for name, command in cli.cli.commands.items() if command.add_help_option]
+    found = loaded_by(("--help",), *((name, "--help") for name in with_help))
+    heavy = {"datatrove", "aiohttp", "pydantic", "yaml", "rich", "jinja2", "numpy", "asyncio", "huggingface_hub"}
+    assert (found & heavy, len(with_help) > 12) == (set(), True)
     assert autoif("--version").stdout.startswith("autoif, version ")
 
 
 def test_checking_loads_neither_the_runner_nor_the_progress_view() -> None:
-    loaded = (
-        "import sys; from autoif_blocks import Recipe; Recipe.load('autoif.yaml'); "
-        "print([name for name in sys.modules if name in ('rich', 'numpy', 'autoif_blocks.run')])"
+    found = loaded_by(("check", "autoif.yaml"))
+    heavy = {
+        "rich",
+        "numpy",
+        "py3langid",
+        "huggingface_hub",
+        "ray",
+        "uvloop",
+        "autoif_blocks.run",
+        "autoif_blocks.report",
+    }
+    assert (found & heavy, "autoif_blocks.recipe" in found) == (set(), True)
+
+
+@pytest.mark.parametrize("name", cli.cli.commands)
+def test_the_help_of_each_command_shows_an_example_that_it_takes(name: str, tmp_path: Path) -> None:
+    command = cli.cli.commands[name]
+    if command.add_help_option:
+        shown = command.get_help(click.Context(command, info_name=f"autoif {name}"))
+    else:
+        shown = autoif(name, "--help").stdout
+    examples = [line.strip() for line in shown.splitlines() if re.match(rf" *autoif {name}\b", line)]
+    assert examples
+    (tmp_path / "output").mkdir()
+    with contextlib.chdir(tmp_path):
+        for example in examples:
+            command.make_context(name, shlex.split(example.replace("cache autoif.yaml", "cache output"))[2:])
+
+
+def test_shells_can_complete() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        done = subprocess.run(
+            [Path(sys.executable).parent / "autoif"], env={**os.environ, "_AUTOIF_COMPLETE": f"{shell}_source"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "_AUTOIF_COMPLETE" in done.stdout
+    asked = {**os.environ, "_AUTOIF_COMPLETE": "bash_complete", "COMP_WORDS": "autoif exp", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [Path(sys.executable).parent / "autoif"], env=asked, capture_output=True, text=True, check=True
     )
-    assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+    assert done.stdout.split() == ["plain,export"]
 
 
 def test_every_shipped_recipe_passes_the_check_wherever_it_is_called_from(tmp_path: Path) -> None:

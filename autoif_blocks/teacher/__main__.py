@@ -19,6 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autoif teacher",
         description="An OpenAI-compatible server that plays the model: no download, no key, always the same answers.",
+        epilog="autoif teacher --port 8000 --error-429-rate 0.1",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
