@@ -143,7 +143,8 @@ class Reader:
             assert code == 0, f"exit code {code}: {command}"
         else:
             path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-            done = subprocess.run(["bash", "-c", command], env={**os.environ, "PATH": path}, check=False, timeout=60)
+            home = {"PATH": path, "HOME": str(self.folder)}
+            done = subprocess.run(["bash", "-c", command], env={**os.environ, **home}, check=False, timeout=60)
             assert done.returncode == 0, command
 
     def _serve(self, options: list[str]) -> None:

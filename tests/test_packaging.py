@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -43,3 +47,40 @@ def test_the_package_is_typed_and_its_data_travels() -> None:
     assert (ROOT / "autoif_blocks" / "py.typed").exists()
     included = tomllib.loads(PYPROJECT)["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert set(included) == {"autoif.yaml", "pipelines", "sample_data"}
+
+
+CONSUMER = """
+from autoif_blocks import AutoIF, Filter, Record, Recipe
+
+class Short(Filter):
+    def reject(self, record: Record) -> str | None:
+        return "long" if len(record["response"]) > 9 else None
+
+recipe: Recipe = Recipe.load("autoif.yaml")
+reveal_type(recipe.target)
+AutoIF(N=1).run(end_step=3)
+AutoIF(N="1")
+class Wrong(Filter):
+    def reject(self, record: Record) -> int:
+        return 1
+"""
+
+
+@pytest.mark.heavy
+def test_the_types_of_an_installed_package_reach_its_users(tmp_path: Path) -> None:
+    """From a wheel, in a folder of its own, so that no file of the checkout helps."""
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(ROOT)]
+    subprocess.run(install, check=True, timeout=300)
+    assert (site / "autoif_blocks" / "py.typed").exists()
+    assert (site / "autoif_blocks" / "shipped" / "autoif.yaml").exists()
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "consumer.py"],
+        cwd=tmp_path, env={**os.environ, "MYPYPATH": "", "PYTHONPATH": str(site)}, capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+    told = re.findall(r"^consumer.py:\d+: \w+: (.*)$", done.stdout, re.MULTILINE)
+    assert [" ".join(line.split()[:4]) for line in told] == [
+        'Revealed type is "int', 'Argument "N" to "AutoIF"', 'Return type "int" of',
+    ], done.stdout  # fmt: skip
