@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import textwrap
 from dataclasses import fields
@@ -86,3 +87,14 @@ def test_the_gallery_has_every_recipe() -> None:
     assert "Steps replaced by Python blocks from a file next to the recipe" in made
     for path in (ROOT / "autoif.yaml", *(ROOT / "pipelines").glob("*.yaml")):
         assert textwrap.indent(path.read_text(encoding="utf-8"), "    ", lambda line: bool(line.strip())) in made
+
+
+@pytest.mark.heavy
+def test_the_pictures_of_a_run_can_be_drawn_again(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "screens.py", tmp_path], check=True, timeout=300)
+    for name in ("run-live.svg", "run-done.svg"):
+        drawn = (tmp_path / name).read_text(encoding="utf-8")
+        assert "10&#160;sft_data" in drawn
+        assert "url(http" not in drawn
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8").startswith("<svg")
+    assert "891&#160;records&#160;in&#160;output/sft_data.jsonl" in drawn
