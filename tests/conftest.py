@@ -159,7 +159,7 @@ def bench(tmp_path: Path, model: FakeModel) -> Bench:
     return Bench(tmp_path, model)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not of the session: other tests count this process's children
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     """What a reader of the documentation has after its first command."""
     folder = checkout(tmp_path_factory.mktemp("checkout"))
