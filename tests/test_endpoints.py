@@ -125,7 +125,7 @@ def test_waiting_for_a_server_costs_no_attempts() -> None:
         meter = Meter()
         waiting = asyncio.ensure_future(client.complete(prompt("unlucky"), meter=meter))
         try:
-            while meter.requests < 2:
+            while meter.requests < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             async with server.up():
                 await client.complete(prompt("the first to see it"))
