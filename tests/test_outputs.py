@@ -128,6 +128,7 @@ def test_shards_one_after_another_hold_the_same_bytes(rows: list[tuple[str, str]
         assert list(Path(name).iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_a_run_leaves_its_last_step_in_shards_or_in_one_file_as_the_recipe_says(bench: Bench, model: FakeModel) -> None:
     steps, records = "  - {name: r, block: respond, prompt: 'say {{ number }}'}\n", [{"number": i} for i in range(25)]
     bench.run(steps, records)

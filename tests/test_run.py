@@ -64,8 +64,8 @@ def test_the_ten_steps_leave_their_files_and_add_up(first: Path) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        ["--batch-size", "3"],
-        ["--batch-size", "256"],
+        pytest.param(["--batch-size", "3"], marks=pytest.mark.heavy),
+        pytest.param(["--batch-size", "256"], marks=pytest.mark.heavy),
         pytest.param(["--process-num", "1"], marks=pytest.mark.heavy),
         ["--set", "executor.tasks=3", "--set", "executor.workers=2"],
         pytest.param(["--set", "executor={tasks: 16, workers: 2}"], marks=pytest.mark.heavy),
@@ -228,6 +228,7 @@ def test_nobody_listening_is_exit_code_3(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.heavy
 def test_no_record_left_is_a_failure(tmp_path: Path) -> None:
     """Pitfall 1: 0 records, exit 0."""
     done = autoif(
@@ -245,9 +246,8 @@ def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize(
-    "how", [*(pytest.param(s, marks=pytest.mark.heavy) for s in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_continues_to_the_same_bytes(first: Path, tmp_path: Path, how: signal.Signals) -> None:
     run = start(tmp_path, "--set", "flush_interval=0.05")
     wait_for_completions(tmp_path, 100)
@@ -406,6 +406,7 @@ def test_run_options_refuse_nonsense(bench: Bench) -> None:
         recipe.run(RunOptions(limit=0))
 
 
+@pytest.mark.heavy
 def test_an_edited_block_and_one_of_the_same_name_elsewhere_are_read_afresh(bench: Bench) -> None:
     kept = "class Mine(Filter):\n    def reject(self, record):\n        return None"
     assert len(bench.run(custom(bench, kept), QUERIES)) == 20

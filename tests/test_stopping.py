@@ -89,24 +89,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tree(out)
 
 
-@pytest.mark.parametrize(
-    ("how", "tasks"),
-    [
-        ("SIGTERM", "one"),
-        *(
-            pytest.param(how, tasks, marks=pytest.mark.heavy)
-            for how, tasks in [
-                ("SIGINT", "one"),
-                ("SIGINT", "several"),
-                ("group SIGINT", "several"),
-                ("SIGTERM", "several"),
-                ("group SIGINT", "one"),
-                ("group SIGTERM", "one"),
-                ("group SIGTERM", "several"),
-            ]
-        ),
-    ],
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("tasks", ["one", "several"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "group SIGINT", "group SIGTERM"])
 def test_a_signal_stops_a_run_gently(how: str, tasks: str, tmp_path: Path, whole: dict[str, bytes]) -> None:
     number = signal.Signals[how.split()[-1]]
     with teacher("--latency", "0.2") as url:
@@ -131,7 +116,8 @@ def test_a_signal_stops_a_run_gently(how: str, tasks: str, tmp_path: Path, whole
     assert tree(tmp_path) == whole
 
 
-@pytest.mark.parametrize("tasks", [pytest.param("one", marks=pytest.mark.heavy), "several"])
+@pytest.mark.heavy
+@pytest.mark.parametrize("tasks", ["one", "several"])
 def test_a_second_signal_ends_a_run_at_once(tasks: str, tmp_path: Path, whole: dict[str, bytes]) -> None:
     with teacher("--latency", "5", "--latency-sigma", "0") as url:
         run = start(tmp_path, "--base-url", url, *TASKS[tasks])
@@ -287,7 +273,8 @@ def test_the_death_of_a_worker_is_told(bench: Bench, end: str, tasks: int, said:
 # Two runs at once
 
 
-@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.heavy), ["--no-resume"]])
+@pytest.mark.heavy
+@pytest.mark.parametrize("how", [[], ["--no-resume"]])
 def test_two_runs_do_not_share_a_cache(tmp_path: Path, how: list[str]) -> None:
     shared = ["--cache-dir", str(tmp_path / "cache")]
     with teacher("--latency", "5", "--latency-sigma", "0") as url:

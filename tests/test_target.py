@@ -312,7 +312,7 @@ SLEEPY = RESPOND = (
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.parametrize("how", ["gently", "at once"])
+@pytest.mark.parametrize("how", ["gently", pytest.param("at once", marks=pytest.mark.heavy)])
 def test_stopping_a_replay_leaves_complete_results_complete(bench: Bench, executor: str, how: str) -> None:
     bench.model.answer = lambda prompt: "ok"
     (bench.folder / "mine.py").write_text(SLEEPS)

@@ -318,7 +318,7 @@ def test_a_refused_run_deletes_nothing(bench: Bench) -> None:
     assert len(rows(bench.out / "answered.jsonl")) == 40
 
 
-@pytest.mark.parametrize("tasks", TASKS)
+@pytest.mark.parametrize("tasks", ["one", pytest.param("several", marks=pytest.mark.heavy)])
 def test_a_run_over_a_damaged_cache_goes_on_and_says_so_once(bench: Bench, tasks: str) -> None:
     bench.run(TWO, QUERIES, TASKS[tasks])
     before = (bench.out / "rated.jsonl").read_bytes()
