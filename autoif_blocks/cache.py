@@ -33,6 +33,7 @@ APPLICATION_ID = 0x41494642  # "AIFB"
 SCHEMA_VERSION = 2
 PAGE = 4096  # bytes; `salvage.py` reads pages of a file whose head is lost
 FILE_NAME = "completions.sqlite"
+BATCHES = "batches"  # the folder beside it: what `mode: batch` has sent
 _MANY = 1_000  # a few MB
 # Rows in the order of their arrival, for half the size and a third of the work of a tree ordered by key; the value
 # comes last, so that the rest of a row stands on one page. The texts are compared: a new version must change one.

@@ -27,6 +27,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .accounting import Meter
@@ -52,12 +53,12 @@ class Client:
 
     def __init__(
         self, config: ModelConfig, base_url: str | Sequence[str], cache: Cache | None = None, seed: int = 0,
-        admit: Callable[[], None] | None = None, served: Served | None = None,
+        admit: Callable[[], None] | None = None, served: Served | None = None, batches: Path | None = None,
     ) -> None:  # fmt: skip
         """`admit` is called before each request that is sent, and may raise to stop it. `served` is the server if the
-        run has started it; then `base_url` is left empty."""
+        run has started it; then `base_url` is left empty. `batches` is where it is noted what `mode: batch` sent."""
         self.config = config
-        self._servers = Endpoints(config, [base_url] if isinstance(base_url, str) else base_url)
+        self._servers = Endpoints(config, [base_url] if isinstance(base_url, str) else base_url, batches)
         self._served = served
         self._admit = admit
         self._cache = cache

@@ -21,7 +21,7 @@ from loguru import logger
 
 from .accounting import Meter
 from .budget import Budget, Purse
-from .cache import Cache
+from .cache import BATCHES, Cache
 from .cache_parts import part_of
 from .client import Client
 from .errors import AutoIFError, StopRun
@@ -152,7 +152,8 @@ class RunContext:
             spec = self.settings.servers.get(model)
             url = self.settings.base_urls.get(model) or config.base_urls if spec is None else ""
             served = Served(now.served_in / spec.file("json")) if spec is not None else None
-            now.clients[model] = Client(config, url, now.cache, self.settings.seed, now.purse.admit, served)
+            batches = Path(self.settings.cache_dir) / BATCHES if self.settings.cache_dir else None
+            now.clients[model] = Client(config, url, now.cache, self.settings.seed, now.purse.admit, served, batches)
         return now.clients[model]
 
     async def sandbox(self) -> Sandbox:

@@ -16,11 +16,14 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from .answers import Answer, NoModel, read_answer, said, seconds_to_wait
+from .batches import Batches
 from .errors import DropRecord, ModelUnavailable, Retry
 from .limits import AdaptiveLimit, RateLimit, Sleep, TimeLimit
 from .models import ModelConfig
@@ -69,7 +72,7 @@ class Endpoint:
 
     def __init__(self, url: str, config: ModelConfig) -> None:
         self.url = url
-        self.limit = AdaptiveLimit(config.max_concurrency, config.adaptive)
+        self.limit = AdaptiveLimit(config.slots, config.adaptive and config.mode == "live")
         self.used = 0
         self.asked = 0
         self.dead: ModelUnavailable | None = None
@@ -111,7 +114,8 @@ class Endpoint:
 class Endpoints:
     """All servers of a model. Made, used and closed on one event loop."""
 
-    def __init__(self, config: ModelConfig, urls: Sequence[str]) -> None:
+    def __init__(self, config: ModelConfig, urls: Sequence[str], batches: Path | None = None) -> None:
+        """`batches` is where it is written down what `mode: batch` has sent."""
         self.config = config
         self.all = [Endpoint(url.rstrip("/"), config) for url in urls]
         self._used = 0
@@ -127,6 +131,10 @@ class Endpoints:
         self._whole = TimeLimit(config.timeout, "no answer")
         self._first_byte = TimeLimit(first, "not a byte") if first else None
         self._next_bytes = TimeLimit(between, "not a byte more") if between else None
+        self._batches: Batches | None = None
+        if config.mode == "batch":
+            call, failure = partial(self._call, self.all[0]), partial(self._failure, self.all[0], proven=False)
+            self._batches = Batches(config, self.all[0].url, call, failure, self.shown, self.sleep, batches)
 
     @property
     def name(self) -> str:
@@ -138,6 +146,8 @@ class Endpoints:
         for limit in (self._whole, self._first_byte, self._next_bytes):
             if limit is not None:
                 limit.close()
+        if self._batches is not None:
+            await self._batches.close()
         if self._session is not None:
             await self._session.close()
 
@@ -157,6 +167,8 @@ class Endpoints:
         """Nothing new will be sent: who sleeps before another attempt need not wait any longer."""
         self.sleep.end()
         self._back.set()
+        if self._batches is not None:
+            self._batches.stop()
 
     async def take(self, priority: int, avoid: Endpoint | None = None) -> Endpoint:
         """Waits for a slot at a server, at another than `avoid` if there is one; the lowest priority is served first.
@@ -201,7 +213,7 @@ class Endpoints:
         """A server that rests comes back by itself: no slot that is given back tells of it."""
         now = time.monotonic()
         rests = [rest for endpoint in self.all if (rest := endpoint.resting(now))]
-        if rests and self._used < self.config.max_concurrency and self._timer is None:
+        if rests and self._used < self.config.slots and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(min(rests), self._woken)
 
     def _woken(self) -> None:
@@ -209,7 +221,7 @@ class Endpoints:
         self._serve()
 
     def _free(self, avoid: Endpoint | None) -> Endpoint | None:
-        if self._used >= self.config.max_concurrency:
+        if self._used >= self.config.slots:
             return None
         if len(self.all) == 1:
             endpoint = self.all[0]
@@ -282,17 +294,29 @@ class Endpoints:
         )  # fmt: skip
 
     async def _exchange(self, endpoint: Endpoint, payload: bytes, proven: bool) -> bytes:
+        if self._batches is not None:
+            status, raw = await self._batches.ask(payload)
+            headers: Mapping[str, Any] = {}
+        else:
+            status, headers, raw = await self._call(endpoint, "POST", "/chat/completions", payload)
+        if status != 200:
+            raise self._failure(endpoint, status, headers, raw, proven)
+        return raw
+
+    async def _call(
+        self, endpoint: Endpoint, method: str, path: str, data: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, Any], bytes]:
+        """Status, headers and body. Raises Retry or ModelUnavailable where there is no answer."""
         assert self._session is not None
-        address = f"{endpoint.url}/chat/completions"
+        address = f"{endpoint.url}{path}"
         try:
             # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
             with self._whole:
                 with self._first_byte or contextlib.nullcontext():
-                    response = await self._session.post(address, data=payload, allow_redirects=False)
-                raw = await self._body(response)
-            if response.status != 200:
-                raise self._failure(endpoint, response.status, response.headers, raw, proven)
-            return raw
+                    response = await self._session.request(
+                        method, address, data=data, headers=headers, allow_redirects=False
+                    )
+                return response.status, response.headers, await self._body(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable.of(error) from error
         except TimeoutError as error:

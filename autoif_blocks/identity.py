@@ -20,6 +20,7 @@ _MODEL_PACE = {
     "base_url", "api_key", "max_concurrency", "max_n", "timeout", "connect_patience", "max_retries", "max_retry_wait",
     "serve", "tp", "dp", "pp", "context", "serve_options", "start_timeout",
     "price", "adaptive", "rpm", "tpm", "first_byte_timeout", "read_timeout", "connect_timeout", "hedge",
+    "mode", "batch_requests", "batch_wait", "batch_poll",
 }  # fmt: skip
 _SANDBOX_PACE = {"workers", "preload", "isolation"}
 

@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 SIMULATED = "simulated"
+_BATCHES_AT_ONCE = 4
 _SERVING = ("tp", "dp", "pp", "context", "serve_options", "start_timeout")
 _ENV_REFERENCE = re.compile(r"\A\$\{(\w+)(:-)?\}\Z")
 
@@ -44,6 +45,15 @@ class ModelConfig:
     """a reference to an environment variable, `${NAME}`; the key itself never stands in a recipe"""
     max_concurrency: int = 64
     """requests in flight, over all its servers and all tasks of the run; for each task where each has its own server"""
+    mode: Literal["live", "batch"] = "live"
+    """`batch`: requests go by OpenAI's Batch API, many in one file, whose answers come within a day and cost half (say
+    so in `price`). What was sent is not paid again by the next command if the run stops or is killed meanwhile"""
+    batch_requests: int = 10_000
+    """with `mode: batch`: the most requests in one batch; of a task, four batches are on their way at most"""
+    batch_wait: float = 30.0
+    """with `mode: batch`: a batch goes out when no request has come for so many seconds"""
+    batch_poll: float = 30.0
+    """with `mode: batch`: seconds between two looks at how far it is"""
     adaptive: bool = True
     """whether to ask less of a server that refuses a fifth of the requests or more (429, 503, time-outs), and more
     again, up to max_concurrency, once it keeps up"""
@@ -84,13 +94,23 @@ class ModelConfig:
         if not self.model:
             raise ValueError("model must be the name that the servers know it by")
         self._check_serve()
+        self._check_batch()
         for address in self.base_urls:
             _check_address(address, alone=len(self.base_urls) == 1)
         if self.api_key and not _ENV_REFERENCE.match(self.api_key):
             raise ValueError(
                 "api_key must name an environment variable, like ${OPENAI_API_KEY}: a key in a recipe leaks"
             )
-        above_0 = ("max_concurrency", "timeout", "connect_timeout", "first_byte_timeout", "read_timeout", *_SERVING)
+        above_0 = (
+            "max_concurrency",
+            "batch_requests",
+            "batch_poll",
+            "timeout",
+            "connect_timeout",
+            "first_byte_timeout",
+            "read_timeout",
+            *_SERVING,
+        )
         for name in (*above_0, "max_retry_wait", "rpm", "tpm"):
             value = getattr(self, name)
             if isinstance(value, (int, float)) and value <= 0:
@@ -113,6 +133,23 @@ class ModelConfig:
             unset = option.default if option.default is not MISSING else {}
             if option.name in _SERVING and getattr(self, option.name) != unset:
                 raise ValueError(f"{option.name} is for a server that the run starts: add serve, or leave it out")
+
+    def _check_batch(self) -> None:
+        if self.mode == "batch":
+            if len(self.base_urls) != 1:
+                raise ValueError("mode: batch needs one base_url: a batch belongs to the server that took it")
+            for name in ("rpm", "tpm", "hedge", "first_byte_timeout"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for single requests: leave it out, or mode: batch")
+        for option in fields(self):
+            given = option.name.startswith("batch_") and getattr(self, option.name) != option.default
+            if given and self.mode != "batch":
+                raise ValueError(f"{option.name} is for mode: batch: add that, or leave it out")
+
+    @property
+    def slots(self) -> int:
+        """The most requests on their way at once."""
+        return _BATCHES_AT_ONCE * self.batch_requests if self.mode == "batch" else self.max_concurrency
 
     @property
     def base_urls(self) -> tuple[str, ...]:

@@ -193,7 +193,7 @@ def _time(recipe: Recipe, rows: list[dict[str, Any]], steps: list[Expected]) -> 
 def _bounds(name: str, model: ModelConfig, taken: dict[str, float], servers: int) -> Iterator[tuple[float, str]]:
     tokens = taken["prompt_tokens"] + taken["completion_tokens"]
     each = f", of each of {servers} servers" if servers > 1 else ""
-    limits = [("max_concurrency", taken["busy"], model.max_concurrency)]
+    limits = [("max_concurrency", taken["busy"], model.max_concurrency if model.mode == "live" else 0)]
     limits += [("rpm", 60 * taken["requests"], model.rpm or 0), ("tpm", 60 * tokens, model.tpm or 0)]
     for limit, amount, most in limits:
         if most:

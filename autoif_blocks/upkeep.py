@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import FILE_NAME, configure, connect, transaction
+from .cache import BATCHES, FILE_NAME, configure, connect, transaction
 from .errors import StopRun
 from .salvage import mark, repair
 
@@ -111,6 +111,8 @@ def delete_all(folder: Path) -> int:
     found = sum(share.completions for share in shares(folder))
     for suffix in ("", "-wal", "-shm"):
         (folder / f"{FILE_NAME}{suffix}").unlink(missing_ok=True)
+    for note in (folder / BATCHES).glob("*.json"):  # what was asked by the batch is known there, too
+        note.unlink(missing_ok=True)
     repair(folder)
     return found
 

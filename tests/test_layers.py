@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 ORDER = """
     errors storage records languages parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
-    orphans serving.host serving.state serving.supervisor serving endpoints client
+    orphans serving.host serving.state serving.supervisor serving batch batches endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming context
@@ -29,7 +29,7 @@ ORDER = """
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
     teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
     teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies
-    teacher.server teacher teacher.__main__
+    teacher.batches teacher.server teacher teacher.__main__
     cli __main__
 """
 LAYERS = ORDER.split()

@@ -75,7 +75,7 @@ class Generator(AsyncBlock):
 
     def width(self) -> int:
         # Records that are done and not yet taken fill half of the window; the other half keeps the server busy.
-        return max(self.window, 2 * self.live.settings.models[self.model].max_concurrency)
+        return max(self.window, 2 * self.live.settings.models[self.model].slots)
 
     def parse(self, completions: list[str], record: Record) -> Iterable[Record]:
         """The records that the completions make of this one: `record.with_(…)` or several `record.child(…)`.

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
+from .batches import BatchDesk, add_batches
 from .chance import Rates, digest
 from .replies import complete
 
@@ -60,6 +61,8 @@ class TeacherConfig:
     max_n: int | None = _option(None, "a larger n gets a 400")
     ignore_n: bool = _option(False, "answer with one choice whatever n is, as some servers do")
     max_slots: int | None = _option(None, "requests answered at a time; the others wait")
+    batch_latency: float = _option(0.0, "seconds before a batch is answered (POST /v1/batches)")
+    batch_queue: int | None = _option(None, "requests that may wait in batches; a batch that brings more fails")
     api_key: str | None = field(default=None, repr=False, metadata={"help": "any other bearer token gets a 401"})
     models: tuple[str, ...] = _option(
         ("simulated-teacher", "simulated-judge"), "any other model gets a 404; with none named, every name is known"
@@ -70,9 +73,9 @@ class TeacherConfig:
         for name, value in vars(self).items():
             if name.endswith("_rate") and not 0 <= value <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
-            if name in ("max_n", "max_slots") and value is not None and value < 1:
+            if name in ("max_n", "max_slots", "batch_queue") and value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-            if name in ("latency", "latency_sigma", "retry_after") and value < 0:
+            if name in ("latency", "latency_sigma", "retry_after", "batch_latency") and value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
         total = sum(rate for _, rate in _fault_rates(self))
         if total > 1:
@@ -187,6 +190,13 @@ class _Teacher:
         seed = _whole(data, "seed", 0, low=-(2**63), high=2**63)
         return _Ask(_text(data.get("messages")), model, n, seed, limit)
 
+    def answer_line(self, body: bytes) -> tuple[int, Json]:
+        """Status and answer of a request in a batch."""
+        try:
+            return 200, self.answer(self.read(body), None)
+        except _Refused as refused:
+            return refused.status, refused.body
+
     def answer(self, ask: _Ask, fault: Fault | None) -> Json:
         """The whole response object."""
         wanted = 1 if self.config.ignore_n else ask.n
@@ -285,12 +295,18 @@ async def _half(request: web.Request, answer: Json) -> web.StreamResponse:
     return response
 
 
-async def _models(request: web.Request) -> web.Response:
-    teacher = request.app[_TEACHER]
+def _refusal(request: web.Request) -> web.Response | None:
     try:
-        teacher.check_key(request)
+        request.app[_TEACHER].check_key(request)
     except _Refused as refused:
         return _json_response(refused.body, refused.status)
+    return None
+
+
+async def _models(request: web.Request) -> web.Response:
+    if (refusal := _refusal(request)) is not None:
+        return refusal
+    teacher = request.app[_TEACHER]
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "autoif"} for name in teacher.config.models]
     return _json_response({"object": "list", "data": data})
 
@@ -301,6 +317,7 @@ def make_app(config: TeacherConfig) -> web.Application:
     app[_TEACHER] = _Teacher(config)
     app.router.add_post("/v1/chat/completions", _completions)
     app.router.add_get("/v1/models", _models)
+    add_batches(app, BatchDesk(app[_TEACHER].answer_line, config.batch_latency, config.batch_queue), _refusal)
     return app
 
 
