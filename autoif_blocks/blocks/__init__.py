@@ -18,6 +18,7 @@ BLOCKS = {
     # scorers: a value is added
     "judge_label": "autoif_blocks.blocks.judges.JudgeLabel",
     "judge_score": "autoif_blocks.blocks.judges.JudgeScore",
+    "nli_label": "autoif_blocks.blocks.nli.NliLabel",
     # filters: records stay or go
     "keep_where": "autoif_blocks.blocks.filters.KeepWhere",
     "keep_length": "autoif_blocks.blocks.filters.KeepLength",
