@@ -109,6 +109,7 @@ attack(
     "recursion without limit",
     C,
     M,
+    E,  # from Python 3.12 on, C code has a limit of its own
     setup="import sys\nsys.setrecursionlimit(10 ** 9)",
     body="f = lambda f, n: f(f, n + 1)\nclass A:\n def __repr__(self): return repr(self)\nreturn repr(A()) == ''",
 )
