@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 _NAMES = {"taken": "in", "given": "out"}  # in files
+PASSING = ("in_flight", "worked")
 SPENT = ("requests", "retries", "completions", "hits", "prompt_tokens", "completion_tokens", "cost", "busy")
 """the counts that add up over the commands of a run"""
 
@@ -48,6 +49,12 @@ class Meter:
     latency: Counter[str] = field(default_factory=Counter)
     """how long answers took: counts by k for 2^(k/4) to 2^((k+1)/4) seconds; JSON has no keys but text"""
 
+    # How things are at this moment. Not annotated and so no fields: `run.json` does not have them.
+    in_flight = 0
+    """requests that are sent and not answered"""
+    worked = 0
+    """records that are done with, whether or not they have been taken on; kept by blocks that work ahead"""
+
     def answered(self, seconds: float) -> None:
         self.busy += seconds
         self.latency[str(math.floor(4 * math.log2(max(seconds, 1e-6))))] += 1
@@ -67,8 +74,8 @@ class Meter:
 
     def add(self, other: Meter) -> None:
         """Adds the counts of another task of the same block."""
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+        for name in (*(item.name for item in fields(self)), *PASSING):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `run.json`; `in` and `out` are the names that readers know."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from .errors import AutoIFError, ModelUnavailable, Problem, RecipeError
+from .plain import plain
 
 if TYPE_CHECKING:
     from .models import ModelConfig
@@ -107,10 +108,12 @@ def init(directory: Path, source: str) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace another recipe's results in the output directory.")
 @click.option("--no-resume", is_flag=True, help="Delete completions and step files, and ask for everything again.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Tell how it goes as JSON, a line every 5 s on standard output.")
 @_scripts_options
 def run(
     recipe: str, overrides: tuple[str, ...], limit: int | None, target: int | None, start_step: str,
-    end_step: str | None, overwrite: bool, no_resume: bool, quiet: bool, **scripts: Any,
+    end_step: str | None, overwrite: bool, no_resume: bool, quiet: bool, as_json: bool,
+    **scripts: Any,
 ) -> None:  # fmt: skip
     """Run RECIPE.
 
@@ -121,14 +124,16 @@ def run(
     autoif run autoif.yaml --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-72B-Instruct
     autoif run autoif.yaml --start-step score_filter --set steps.score_filter.value='> 8' --overwrite
     """
-    from .progress import ConsoleListener, show
+    from .progress import ConsoleListener, JsonListener, show
     from .run import RunOptions, target_left_aside
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs are started ignoring it
         signal.signal(stop, signal.default_int_handler)  # until the run has begun, which stops more gently
     aimed = [f"target={target}"] if target is not None else []
     loaded = _loaded(recipe, [*overrides, *aimed], scripts)
-    listener = ConsoleListener(quiet)
+    if quiet and as_json:
+        raise click.UsageError("--quiet and --json exclude each other")
+    listener = JsonListener() if as_json else ConsoleListener(quiet)
     options = RunOptions(start_step, end_step, limit, overwrite, not no_resume, listener, exit_when_aborted=True)
     if aimed and (aside := target_left_aside(loaded, options)):
         raise RecipeError(f"--target {target} cannot be followed: {aside}")
@@ -464,7 +469,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except AutoIFError as error:
         listed = isinstance(error, RecipeError) and error.problems  # each begins with its file and line
-        click.echo(str(error) if listed else f"error: {error}", err=True)
+        click.echo(plain(str(error) if listed else f"error: {error}"), err=True)  # a server's words may stand in it
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -35,6 +35,7 @@ from .answers import Completion, NoModel
 from .cache import Cache, request_keys
 from .endpoints import Busy, Endpoint, Endpoints, Lost, Unreachable
 from .errors import DropRecord, ModelUnavailable, Retry
+from .limits import ServerHealth
 from .models import ModelConfig
 from .records import compact_json, content_hash, read_json
 from .serving import Served
@@ -127,6 +128,10 @@ class Client:
                     raise answer
             most = 1  # what the server left out is asked for singly, side by side
         return [completion for completion in found if completion is not None]
+
+    def health(self) -> list[ServerHealth]:
+        """How its servers are, as any thread may ask."""
+        return [endpoint.health() for endpoint in self._servers.all]
 
     def stop(self) -> None:
         """Nothing new will be sent: who sleeps before another attempt, or for a rate limit, ends as Unfinished."""
@@ -325,6 +330,7 @@ class Client:
         # Four bytes of text are about a token; what answers take is known from those before.
         tokens = len(payload) / 4 + count * meter.completion_tokens / max(1, meter.completions)
         began = time.monotonic()
+        meter.in_flight += 1
         try:
             answer = await self._servers.post(endpoint, payload, count, tokens, self._proven)
         except Retry as failure:
@@ -334,6 +340,8 @@ class Client:
                 raise
             log.warning("going on without it: %s", error)
             raise _Failed(Retry(str(error)), endpoint) from error
+        finally:
+            meter.in_flight -= 1
         meter.answered(time.monotonic() - began)
         price = self.config.price
         meter.prompt_tokens += answer.prompt_tokens

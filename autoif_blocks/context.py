@@ -13,13 +13,13 @@ import json
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from loguru import logger
 
-from .accounting import Meter
+from .accounting import PASSING, Meter
 from .budget import Budget, Purse
 from .cache import BATCHES, Cache
 from .cache_parts import part_of
@@ -31,6 +31,7 @@ from .sandbox import Sandbox, SandboxConfig
 from .serving import Served, ServerSpec, serving
 from .stopping import LOOK, stop_flag
 from .streaming import Feeder
+from .warned import LastWarning
 
 T = TypeVar("T")
 STATUS_INTERVAL = 0.5  # seconds between two writings of a task's counts
@@ -92,7 +93,7 @@ class RunContext:
         path = Path(self.settings.work_dir) / "00000.status.json"
         with _disk_trouble_told():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_status(path, {place: Meter() for place in self.places}, finished=False)
+            _write_status(path, {place: Meter() for place in self.places})
 
     def open(self, rank: int) -> None:
         """Starts the task's event loop and makes its folder of parts. Called once, by the outermost pipeline step."""
@@ -203,6 +204,7 @@ class _Opened:
         if settings.servers and settings.served_in is None:
             servers = list(settings.servers.values())
             self._own.enter_context(serving(servers, self.served_in, Path(settings.logs), logger.info, rank))
+        self.warnings = LastWarning().__enter__()
         self.loop = event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="autoif-loop", daemon=True)
         self._thread.start()
@@ -244,11 +246,17 @@ class _Opened:
             with _disk_trouble_told(), contextlib.ExitStack() as stack:
                 stack.callback(self._own.close)
                 stack.callback(self.purse.close)
+                stack.callback(self.warnings.__exit__)
                 if self.cache is not None:
                     stack.callback(self.cache.close)
                 for part in self._parts.values():
                     stack.callback(part.close)
-        _write_status(self._status, self._meters, finished and self.whole)
+        self._tell(finished and self.whole)
+
+    def _tell(self, finished: bool) -> None:
+        servers = [[name, *astuple(one)] for name, client in list(self.clients.items()) for one in client.health()]
+        now = {"servers": [] if finished else servers, "warning": self.warnings.last}
+        _write_status(self._status, self._meters, finished, now)
 
     async def _shut(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -282,7 +290,7 @@ class _Opened:
                 continue
             due = time.monotonic() + interval
             with contextlib.suppress(OSError):  # a view that is not shown; what must be written says so itself
-                _write_status(self._status, self._meters, finished=False)
+                self._tell(finished=False)
 
 
 def _cache(settings: RunSettings, task: Path) -> Cache:
@@ -292,10 +300,15 @@ def _cache(settings: RunSettings, task: Path) -> Cache:
     return Cache(part_of(whole, f"{task.parent.name}-{task.name}"), settings.flush_interval, task, whole)
 
 
-def _write_status(path: Path, meters: Mapping[tuple[str, int, str], Meter], finished: bool) -> None:
-    counts = [[*key, meter.to_dict()] for key, meter in list(meters.items()) if key[0]]
+def _write_status(
+    path: Path, meters: Mapping[tuple[str, int, str], Meter], finished: bool = False, now: dict[str, Any] | None = None
+) -> None:
+    """`state.RunState` reads it."""
+    visible = [(key, meter) for key, meter in list(meters.items()) if key[0]]
+    counts = [[*key, meter.to_dict()] for key, meter in visible]
+    passing = [[getattr(meter, name) for name in PASSING] for _, meter in visible]
     aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps({"finished": finished, "meters": counts}))
+    aside.write_text(json.dumps({"finished": finished, "meters": counts, "passing": passing, **(now or {})}))
     aside.replace(path)
 
 

@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from .answers import Answer, NoModel, read_answer, said, seconds_to_wait
 from .batches import Batches
 from .errors import DropRecord, ModelUnavailable, Retry
-from .limits import AdaptiveLimit, RateLimit, Sleep, TimeLimit
+from .limits import AdaptiveLimit, RateLimit, ServerHealth, Sleep, TimeLimit
 from .models import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,14 @@ class Endpoint:
         self._gone = False
         self._pause = _FIRST_PAUSE
         self._open_until = 0.0
+
+    def health(self) -> ServerHealth:
+        rest = self.resting(time.monotonic())
+        parts = urlsplit(self.url)
+        return ServerHealth(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), self.used, self.limit.now,
+            self.limit.ceiling, time.time() + rest if rest else 0.0, str(self.dead or ""),
+        )  # fmt: skip
 
     def has_room(self) -> bool:
         return self.used < (self.limit.now if self._failures < _OPENS_AFTER else 1)

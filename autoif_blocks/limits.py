@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import Unfinished
@@ -15,6 +16,23 @@ TOLERATED = 0.2  # the share of refusals that is no sign of too much: a few 429 
 WINDOW = 20  # the fewest outcomes to judge by
 _STEP = 0.05  # of the ceiling, added after a window without trouble
 PERIOD = 60.0
+
+
+@dataclass(frozen=True)
+class ServerHealth:
+    """How one server is, as far as one task or, summed, the whole run knows."""
+
+    url: str
+    """without a user's name and password, should it hold them"""
+    in_flight: int
+    limit: int
+    """requests that it is asked at a time, now"""
+    ceiling: int
+    """the same, at best"""
+    resting_until: float = 0.0
+    """it fails and is left alone until then, in seconds since 1970; 0 if it is not"""
+    dead: str = ""
+    """why it will never answer"""
 
 
 class Sleep:

@@ -75,6 +75,7 @@ class _Sampling(ConsoleListener):
     """Shows how the sample goes, and nothing of where its files are: they are gone when it is done."""
 
     def started(self, recipe: Recipe, steps: list[Step], simulated: bool) -> None:
+        self.recipe, self.steps = recipe, steps
         self.note(f"{recipe.name}: a sample is run for real")
 
 

@@ -6,11 +6,13 @@ import itertools
 import json
 import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .accounting import Meter, total
+from .accounting import PASSING, Meter, total
+from .limits import ServerHealth
 
 if TYPE_CHECKING:
     from .steps import Step
@@ -53,6 +55,29 @@ class StepCounts:
         seconds = {name: round(whole.quantile(share), 4) for name, share in (("p50", 0.5), ("p99", 0.99))}
         head = {"name": self.name, "number": self.number, "file": self.file}
         return with_unfinished({**head, **whole.to_dict(), **seconds, "blocks": blocks}, came)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a run is at one moment, summed over its tasks."""
+
+    steps: list[StepCounts]
+    round: list[StepCounts]
+    """the same counts of this round alone, where a target asks for several"""
+    servers: list[tuple[str, ServerHealth]]
+    """with the names of their models, sorted; those that a task which is not finished has asked"""
+    warning: tuple[float, str] | None
+    """the last one: when, in seconds since 1970, and what"""
+
+
+def _both(before: ServerHealth | None, one: ServerHealth) -> ServerHealth:
+    """A server as two tasks see it together."""
+    if before is None:
+        return one
+    return ServerHealth(
+        one.url, before.in_flight + one.in_flight, before.limit + one.limit, before.ceiling + one.ceiling,
+        max(before.resting_until, one.resting_until), before.dead or one.dead,
+    )  # fmt: skip
 
 
 def with_unfinished(row: dict[str, Any], came: int | None) -> dict[str, Any]:
@@ -99,21 +124,41 @@ class RunState:
 
     def read(self) -> list[StepCounts]:
         """The counts so far, summed over tasks, a step each."""
+        return self.look().steps
+
+    def look(self) -> Look:
+        """The counts so far, and how things are at this moment."""
+        servers: dict[tuple[str, str], ServerHealth] = {}
+        warnings: list[tuple[float, str]] = []
         meters: dict[str, dict[int, tuple[str, Meter]]] = {step.name: {} for step in self._steps}
         for path in self._work.glob("stage-*/*.status.json"):
             try:
-                rows = json.loads(path.read_text())["meters"]
+                told = json.loads(path.read_text())
             except (OSError, ValueError):  # replaced at this very moment: the next look sees it
                 continue
-            for step, position, block, row in rows:
+            for model, *values in told.get("servers", []):
+                server = ServerHealth(*values)
+                servers[model, server.url] = _both(servers.get((model, server.url)), server)
+            if told.get("warning"):
+                warnings.append(tuple(told["warning"]))
+            passing = told.get("passing") or [[0] * len(PASSING)] * len(told["meters"])  # of an earlier version
+            for (step, position, block, row), now in zip(told["meters"], passing, strict=True):
                 if step in meters:
-                    known = meters[step].setdefault(position, (block, Meter()))
-                    known[1].add(Meter.from_dict(row))
+                    one = Meter.from_dict(row)
+                    for name, value in zip(PASSING, now, strict=True):
+                        setattr(one, name, value)
+                    meters[step].setdefault(position, (block, Meter()))[1].add(one)
+        this_round = self._steps_of(deepcopy(meters)) if self._paid else None
         for (step, position), paid in list(self._paid.items()):
             if step in meters and position in meters[step]:
                 meter = meters[step][position][1]
                 meter.hits = max(0, meter.hits - paid.completions)  # this round replays what earlier ones have paid
                 meter.add(paid)
+        steps = self._steps_of(meters)
+        known = [(model, health) for (model, _), health in sorted(servers.items())]
+        return Look(steps, this_round or steps, known, max(warnings, default=None))
+
+    def _steps_of(self, meters: dict[str, dict[int, tuple[str, Meter]]]) -> list[StepCounts]:
         return [
             StepCounts(step.name, step.number, step.file, [meters[step.name][at] for at in sorted(meters[step.name])])
             for step in self._steps

@@ -11,19 +11,21 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
-    errors storage records languages parsing accounting stopping budget
+    errors plain storage records languages parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
     orphans serving.host serving.state serving.supervisor serving batch batches endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
-    streaming context
+    streaming warned context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.judges blocks.nli blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
-    run progress autoif plan describe schema starter compare cache_command status_command
-    plain lineage lineage_command preview
+    run
+    progress.table progress.estimate progress.figures progress.lines progress.view progress
+    autoif plan describe schema starter compare cache_command status_command
+    lineage lineage_command preview
     report.measures report.sample report.reading report.collect report.page report
     export.layouts export.files export.card export.hub export
     teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length

@@ -199,3 +199,5 @@ class AsyncBlock(Block):
             return list(await self.handle_async(Record(document)))
         except Exception as error:
             return error
+        finally:
+            self.meter.worked += 1
