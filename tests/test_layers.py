@@ -11,14 +11,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
-    errors storage records languages parsing accounting stopping budget
+    errors storage records perturbations languages parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
     orphans serving.host serving.state serving.supervisor serving batch batches endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
-    blocks.judges blocks.nli blocks.filters blocks.writers blocks.foreign blocks
+    blocks.repair blocks.quality blocks.judges blocks.nli blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors

@@ -22,7 +22,7 @@ from .families import (
 from .family import fill_wording
 from .hostile import HOSTILE_TEXTS
 from .prose import topic_words, write
-from .verifiers import verifiers
+from .verifiers import repair, verifiers
 
 LABELS = ("entailment", "neutral", "contradiction")
 LABEL_NOISE = 0.1
@@ -96,6 +96,13 @@ def _self_instruct(text: str, rng: Random, rates: Rates) -> str:
 
 def _verify(text: str, rng: Random, rates: Rates) -> str:
     return verifiers(tasks.instruction_of(text) or text, rng, rates)
+
+
+def _repair(text: str, rng: Random, rates: Rates) -> str:
+    function = tasks.code_of(text)
+    # The answers that follow the function may hold anything, other instructions too.
+    before = text.partition(function)[0]
+    return repair(tasks.instruction_of(before) or tasks.instruction_of(text) or text, function, rng, rates)
 
 
 def _back_translate(text: str, rng: Random, rates: Rates) -> str:
@@ -186,6 +193,7 @@ def _chat(text: str, rng: Random, rates: Rates) -> str:
 _TASKS: dict[tasks.TaskName, Callable[[str, Random, Rates], str]] = {
     "self_instruct": _self_instruct,
     "verify": _verify,
+    "repair": _repair,
     "back_translate": _back_translate,
     "label": _label,
     "respond": _respond,

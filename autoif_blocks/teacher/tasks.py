@@ -4,14 +4,15 @@ Users edit prompts, so no rule wants an exact sentence. The whole conversation i
 the first rule that fits wins:
 
 1. `label`: names all three of *entailment*, *neutral* and *contradiction*.
-2. `verify`: names a function `evaluate(` and *JSON*, outside the code if there is some.
-3. `back_translate`: contains the code `def evaluate(`.
-4. `judge`: says *rate*, *score* or *grade*, contains a number, and has a line that begins with `Response:` or
+2. `repair`: contains the code of a function `evaluate` and says *fix*, *repair*, *mend* or *debug* outside it.
+3. `verify`: names a function `evaluate(` and *JSON*, outside the code if there is some.
+4. `back_translate`: contains the code `def evaluate(`.
+5. `judge`: says *rate*, *score* or *grade*, contains a number, and has a line that begins with `Response:` or
    `Answer:`, or speaks of a response or an answer on the same line.
-5. `self_instruct`: asks to *write*, *generate*, *create*, *propose*, *list* or *come up with* *instructions*, and has
+6. `self_instruct`: asks to *write*, *generate*, *create*, *propose*, *list* or *come up with* *instructions*, and has
    no line that begins with `Query:`.
-6. `respond`: has a line that begins with `Instruction:` or `Constraint:`, or a line that a family recognises.
-7. `chat`: anything else.
+7. `respond`: has a line that begins with `Instruction:` or `Constraint:`, or a line that a family recognises.
+8. `chat`: anything else.
 
 A labelled field is a line `Label: value`; stars and hashes around the label are ignored. Its value is the rest of the
 line, or the lines after it if that is empty; the value of a response runs to the end of the prompt.
@@ -24,12 +25,13 @@ from typing import Literal
 
 from .families import recognise
 
-TaskName = Literal["label", "verify", "back_translate", "judge", "self_instruct", "respond", "chat"]
+TaskName = Literal["label", "repair", "verify", "back_translate", "judge", "self_instruct", "respond", "chat"]
 
 _FLAGS = re.IGNORECASE
 _EVALUATE = re.compile(r"\bevaluate\s*\(", _FLAGS)
 _DEF = re.compile(r"\bdef\s+evaluate\s*\(")
 _BODY = re.compile(r"\bdef\s+evaluate\s*\([^\n]*:[ \t]*\n[ \t]+\S")
+_REPAIR = re.compile(r"\b(?:fix|repair|mend|debug)\b", _FLAGS)
 _RATE = re.compile(r"\b(?:rate|rating|score|scores|grade)\b", _FLAGS)
 _DIGIT = re.compile(r"\d")
 _JUDGED = re.compile(
@@ -62,6 +64,8 @@ def task_of(text: str) -> TaskName:
         return "label"
     # A function that is to be explained may well import json.
     asked = text.replace(code_of(text), "") if _BODY.search(text) else text
+    if asked != text and _REPAIR.search(asked):
+        return "repair"
     if "json" in asked.lower() and _EVALUATE.search(asked):
         return "verify"
     if _DEF.search(text):
