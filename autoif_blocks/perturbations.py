@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
+import regex
+
+from .languages import UNSPACED
 from .records import seeded_random
 
 Perturbation = Callable[[str, Random], str]
@@ -17,8 +20,7 @@ Graft = Callable[[str, str, Random], str]
 
 _BULLET = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)、])[ \t]*\S")
 _SENTENCE = re.compile(r"[^.!?。！？؟\n]*[.!?。！？؟]+[\"'”’）)]*[ \t]*|[^.!?。！？؟\n]+|\n+")
-_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # Thai to Chinese
-_WORD = re.compile(rf"[{_UNSPACED}]\s*|[^\s{_UNSPACED}]+\s*|\s+")
+_WORD = regex.compile(rf"[{UNSPACED}]\s*|[^\s{UNSPACED}]+\s*|\s+")
 _MARKS = ".!?。！？؟"
 _WORDS = ("something", "quickly", "blue", "however", "table")
 
@@ -31,7 +33,8 @@ def _without_one(pieces: Sequence[str], rng: Random, among: Iterable[int]) -> st
 
 def _words(text: str) -> list[str]:
     """The words with the space behind each."""
-    return _WORD.findall(text)
+    found: list[str] = _WORD.findall(text)
+    return found
 
 
 def _sentences(text: str) -> list[str]:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoif_blocks.perturbations import GRAFTS, PERTURBATIONS, mutants
-from autoif_blocks.teacher import FAMILIES, Family
+from autoif_blocks.teacher import FAMILIES, Family, chinese
+from autoif_blocks.teacher.families import CHINESE
 from autoif_blocks.teacher.family import fill_code
 from autoif_blocks.teacher.prose import TOPICS, write
 
@@ -90,7 +91,7 @@ def said(function: Callable[[str], Any], texts: list[str]) -> list[bool | None]:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", [*FAMILIES, *CHINESE], ids=lambda family: family.name)
 def test_perturbations_tell_right_functions_from_wrong_ones(family: Family) -> None:
     """Of every kind of instruction: what follows it stops doing so, and no wrong function says all that a right one
     says."""
@@ -98,8 +99,9 @@ def test_perturbations_tell_right_functions_from_wrong_ones(family: Family) -> N
     for seed in range(8):
         rng = Random(seed)
         params = family.draw(rng)
-        follows = family.comply(write(rng.choice(TOPICS), rng, 3), params, rng)
-        misses = family.violate(write(rng.choice(TOPICS), rng, 3), params, rng)
+        prose = chinese.write if family.language == "zh" else write
+        follows = family.comply(prose(rng.choice(TOPICS), rng, 3), params, rng)
+        misses = family.violate(prose(rng.choice(TOPICS), rng, 3), params, rng)
         texts = [follows, misses, *mutants(follows, [misses]), *mutants(misses)]
         right = said(compiled(family.correct[0], params), texts)
         assert False in right[2 : 2 + len(mutants(follows, [misses]))]

@@ -33,7 +33,7 @@ def test_every_shipped_recipe_runs(path: Path, tmp_path: Path) -> None:
 def test_there_are_recipes() -> None:
     assert {path.stem for path in RECIPES} >= {
         "paper", "classic", "no_back_translation", "filters_reordered", "custom_block", "datatrove_filter",
-        "strong",
+        "strong", "zh",
     }  # fmt: skip
 
 

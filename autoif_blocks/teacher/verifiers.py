@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 
+from . import chinese
 from .chance import Rates, digest, share
 from .families import Reading, recognise, recognise_code
 from .family import Wrong, code, fill_code, one
@@ -84,7 +85,8 @@ def verifiers(instruction: str, rng: Random, rates: Rates) -> str:
 
 def repair(instruction: str, function: str, rng: Random, rates: Rates) -> str:
     """The completion for a function that is wrong about some cases: better, as wrong as before, or spoilt."""
-    reading, written = recognise(instruction), recognise_code(function)
+    reading = recognise(instruction)
+    written = recognise_code(function, reading.family.language) if reading else None
     roll = rng.random()
     if reading is None:
         fixed = rng.choice(_GUESSES)
@@ -136,7 +138,10 @@ def _cases(reading: Reading | None, rng: Random, wrong_output: float) -> list[di
     rng.shuffle(verdicts)
     cases: list[dict[str, object]] = []
     for verdict in verdicts:
-        prose = write(rng.choice(TOPICS), rng, rng.randint(1, 3))
+        if reading and reading.family.language == "zh":
+            prose = chinese.write(chinese.draw_topics(rng), rng, rng.randint(1, 3))
+        else:
+            prose = write(rng.choice(TOPICS), rng, rng.randint(1, 3))
         if reading:
             build = reading.family.comply if verdict else reading.family.violate
             prose = build(prose, reading.params, rng)
