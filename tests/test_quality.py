@@ -127,11 +127,11 @@ def test_too_small_a_group_drops_the_instruction(options: dict[str, Any], kept: 
         assert [row["verdicts"].count(True) for row in dropped.value.evidence["disputes"]] == [2, 2, 3, 1]
 
 
-def test_equally_large_groups_are_told_apart_by_those_between_them() -> None:
-    lines = ["=TTFF", "TTFF", "=TTFT", "FFTT"]  # two and two; the last agrees with the first two more often
+def test_of_equally_large_groups_the_one_that_agrees_more_stays() -> None:
+    lines = ["=FFTT", "FFTT", "xFTT", "TTFF"]
     block = MineDisagreements(majority=0.5, alike=0.75)
     (left,) = block.weigh(Record.new("r", functions=list("abcd")), probed(*lines))
-    assert left["functions"] == ["a", "b"]
+    assert left["functions"] == ["c", "d"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ REPAIR = """
     block: repair_functions
     prompt: >-
       {{ instruction }}|{{ function }}|{% for f in failures %}{{ f.input }}={{ f.expected }}/{{ f.got }};{% endfor %}
-    max_failures: 2
+    max_failures: 1
 """
 TRUTH = cases(("a", True), ("b, c", False), ("d", True), ("e, f", False), ("mislabelled", False))
 SEMICOLON = "def evaluate(response):\n    return ';' not in response"
@@ -190,7 +190,7 @@ def test_a_function_is_repaired_once_if_that_helps(bench: Bench) -> None:
     functions = [NO_COMMA, SEMICOLON, NO_COMMA + "\n"]
     given = [{"instruction": f"{n}", "functions": functions, "cases": TRUTH} for n in range(len(ANSWERS))]
     left = bench.run(REPAIR, given)
-    shown = f"|{SEMICOLON}|b, c=False/True;e, f=False/True;"
+    shown = f"|{SEMICOLON}|b, c=False/True;"
     assert sorted(bench.model.prompts) == [f"{n}{shown}" for n in range(len(ANSWERS))]
     discarded = [row["id"] for row in bench.discarded("repaired")]
     for row in left:
