@@ -110,7 +110,7 @@ def test_other_forms_are_read_in_chinese() -> None:
 @pytest.mark.parametrize("family", CHINESE, ids=lambda family: family.name)
 def test_a_chinese_family_holds_together(family: Family) -> None:
     misses: Counter[str] = Counter()
-    for seed in range(25):
+    for seed in range(10):
         rng = Random(seed)
         params = family.draw(rng)
         for wording in family.wordings:
