@@ -79,7 +79,6 @@ def is_good(record: dict[str, Any]) -> bool:
 class Found:
     """What became of the candidates in one recipe."""
 
-    requests: int
     instructions: int
     accepted: int
     good: int
@@ -139,12 +138,11 @@ def measure(
 ) -> Found:
     recipe, _, step = name.partition("-")
     path = pipelines / f"{recipe}.yaml"
-    result = run(without(step, path) if step else path, folder / name, url, size)
+    run(without(step, path) if step else path, folder / name, url, size)
     accepted = rows(folder / name / f"{VERIFIED}.jsonl")
     strangers = {row["id"] for row in accepted} - set(good)
     assert not strangers, f"{name} accepted {len(strangers)} responses that are no candidates"
     return Found(
-        requests=sum(step["requests"] for step in result["steps"]),
         instructions=len({row["instruction"] for row in accepted}),
         accepted=len(accepted),
         good=sum(good[row["id"]] for row in accepted),
