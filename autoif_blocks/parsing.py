@@ -21,19 +21,19 @@ _THINK = re.compile(rf"\s*(?:<{_THINK_TAG}>|\[THINK\])", re.IGNORECASE)
 _THINK_END = re.compile(rf"</{_THINK_TAG}>|\[/THINK\]", re.IGNORECASE)
 _FENCE = re.compile(r"(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*\Z")
 _BULLET = re.compile(r"(?:[-*•–+]|\(?\d{1,3}[.):]|\[\d{1,3}\])(?:\s+|\Z)|\d{1,3}[.)、](?=[^\W\d])|[•-](?=[^\W\d])")
-_NUMBER = r"([+-]?\d++(?:[.,]\d++)?)(?![\w%]|[.,]\d|[-–]\d)"  # not part of a word, a longer number or a range
+_NUMBER = r"([+-]?\d++(?:[.,]\d++)?)(?!(?!分)[\w%]|[.,]\d|[-–]\d)"  # not part of a word, a longer number or a range
 _NO_RANGE = r"(?!\s?(?:[-–]|to)\s?\d)"
 _SCORES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         # `Score: 8/10`, `**Score**: 9`, `"score": 7`, the number perhaps on the next line
-        rf"\b(?:score|rating|grade)\b[^\w\n]{{0,6}}?[:=：]\s{{0,3}}[*_`\"'(\[]{{0,3}}{_NUMBER}",
+        rf"(?:\b(?:score|rating|grade)\b|评分|得分|分数)[^\w\n]{{0,6}}?[:=：]\s{{0,3}}[*_`\"'(\[]{{0,3}}{_NUMBER}",
         # `the score is 8`, `I rate it 7`, but neither `the score out of 10` nor `score (0 to 10)`
         rf"\b(?:score|rating|grade|rate)\b(?:(?!out\s)[^\d+\-\n]){{0,40}}?{_NUMBER}{_NO_RANGE}",
         # `8/10`, `8 out of 10`
         r"(?<![\d.,/])([+-]?\d++(?:[.,]\d++)?)\s{0,3}(?:/|out\s+of)\s{0,3}\d",
         # a number alone
-        rf"(?<![\w.,/-])(?<!out of ){_NUMBER}{_NO_RANGE}",
+        rf"(?<!(?![一-鿿])[\w.,/-])(?<!out of ){_NUMBER}{_NO_RANGE}",
     )
 ]
 _OPENING = re.compile(r"[{\[]")
@@ -276,16 +276,18 @@ def find_label(text: str, labels: Sequence[str]) -> str | None:
 
 def _names(text: str, label: str) -> bool:
     word = re.escape(label.casefold())
+    if not label.isascii():  # where words are not parted, a label has letters around it
+        return re.search(rf"(?<!不)(?<!非)(?<!不是){word}", text) is not None
     return re.search(rf"(?<!\w)(?<!not )(?<!not an )(?<!not a )(?<!no )(?<!non-){word}(?!\w)", text) is not None
 
 
 def to_bool(value: object) -> bool | None:
-    """`true`, `"true"`, `"True"`, `1`, `"yes"`, `"pass"` and their opposites as a boolean; None for anything else."""
+    """`true`, `"true"`, `"True"`, `1`, `"yes"`, `"pass"`, `"是"` and their opposites as a boolean; else None."""
     if isinstance(value, bool):
         return value
     if isinstance(value, (int, float)) and value in (0, 1):
         return bool(value)
     word = value.strip().strip("\"'.").casefold() if isinstance(value, str) else ""
-    if word in ("true", "yes", "1", "pass", "passed"):
+    if word in ("true", "yes", "1", "pass", "passed", "真", "是"):
         return True
-    return False if word in ("false", "no", "0", "fail", "failed") else None
+    return False if word in ("false", "no", "0", "fail", "failed", "假", "否") else None

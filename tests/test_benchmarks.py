@@ -85,6 +85,10 @@ def test_what_cannot_be_installed_is_said(tmp_path: Path) -> None:
         ("bench_pipeline.py --latency 0.01 --queries 1", ["ten steps", "greedy / wall", "ms a request"]),
         ("bench_pipeline.py --latency 0.01 --chain 40", ["40 records, 120 requests", "bound / wall"]),
         (
+            "precision.py --level usual misread --recipes strong-repair --completions 3",
+            ["| usual | none |", "| usual | strong-repair |", "| misread | strong-repair |"],
+        ),
+        (
             "peers/bench_peers.py --latency 0.01 --records 20 --only bare ours",
             ["| bare |", "| ours |", "| 0 | 60 |\n| o"],
         ),

@@ -11,14 +11,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 
 ORDER = """
-    errors plain storage records languages parsing accounting stopping budget
+    errors plain storage records languages perturbations parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
     orphans serving.host serving.state serving.supervisor serving batch batches endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
-    blocks.judges blocks.nli blocks.filters blocks.writers blocks.foreign blocks
+    blocks.repair blocks.quality blocks.judges blocks.nli blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
@@ -28,10 +28,10 @@ ORDER = """
     lineage lineage_command preview
     report.measures report.sample report.reading report.collect report.page report
     export.layouts export.files export.card export.hub export
-    teacher.chance teacher.prose teacher.family teacher.families_case teacher.families_layout teacher.families_length
-    teacher.families_letters teacher.families_lists teacher.families_marks teacher.families_sentences
-    teacher.families_words teacher.families teacher.hostile teacher.tasks teacher.verifiers teacher.replies
-    teacher.batches teacher.server teacher teacher.__main__
+    teacher.chance teacher.prose teacher.chinese teacher.family teacher.families_case teacher.families_chinese
+    teacher.families_layout teacher.families_length teacher.families_letters teacher.families_lists
+    teacher.families_marks teacher.families_sentences teacher.families_words teacher.families teacher.hostile
+    teacher.tasks teacher.verifiers teacher.replies teacher.batches teacher.server teacher teacher.__main__
     cli __main__
 """
 LAYERS = ORDER.split()

@@ -11,10 +11,13 @@ BLOCKS = {
     "self_instruct": "autoif_blocks.blocks.generators.SelfInstruct",
     "write_verifiers": "autoif_blocks.blocks.generators.WriteVerifiers",
     "back_translate": "autoif_blocks.blocks.generators.BackTranslate",
+    "repair_functions": "autoif_blocks.blocks.repair.RepairFunctions",
     "respond": "autoif_blocks.blocks.generators.Respond",
     # executors: model-written code runs, in the sandbox
     "cross_validate": "autoif_blocks.blocks.executors.CrossValidate",
     "verify_responses": "autoif_blocks.blocks.executors.VerifyResponses",
+    "mutation_score": "autoif_blocks.blocks.quality.MutationScore",
+    "mine_disagreements": "autoif_blocks.blocks.quality.MineDisagreements",
     # scorers: a value is added
     "judge_label": "autoif_blocks.blocks.judges.JudgeLabel",
     "judge_score": "autoif_blocks.blocks.judges.JudgeScore",

@@ -99,16 +99,25 @@ class VerifyResponses(Executor):
         pass_rate: the share of the functions that must accept the response, as a threshold.
         field: the field that holds the response.
         max_functions: run only so many, the most accurate first; null runs all.
+        weights: a field with a number for each function, `mutation_scores` for example: the share is that of the
+            weight of the functions that accept; null gives all functions the same.
     """
 
     writes = ("pass_rate", "verdicts")
 
-    def __init__(self, pass_rate: Number = "> 0.5", field: str = "response", max_functions: int | None = None) -> None:
+    def __init__(
+        self,
+        pass_rate: Number = "> 0.5",
+        field: str = "response",
+        max_functions: int | None = None,
+        weights: str | None = None,
+    ) -> None:
         super().__init__()
         self.pass_rate = Threshold(pass_rate)
         self.field = field
         self.max_functions = max_functions
-        self.reads = ("functions", field)
+        self.weights = weights
+        self.reads = ("functions", field, *([weights] if weights else []))
 
     def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
         return [(function, [record[self.field]]) for function in record["functions"][: self.max_functions]]
@@ -118,10 +127,26 @@ class VerifyResponses(Executor):
             raise DropRecord("no_function", "the record has no function to check its response with")
         outcomes = [outcome for run in runs for outcome in run]
         passed = sum(outcome.verdict is True for outcome in outcomes)
-        rate = passed / len(outcomes)
+        rate = self._rate(record, [outcome.verdict is True for outcome in outcomes])
         verdicts = [told(outcome) for outcome in outcomes]
         if not self.pass_rate.passes(rate):
             others = sorted({outcome.name for outcome in outcomes if outcome.verdict is None})
             detail = f"{passed} of {len(outcomes)} functions accept it" + (f" ({', '.join(others)})" if others else "")
             raise DropRecord("failed_verification", detail, pass_rate=round(rate, 4), verdicts=verdicts)
         return [record.with_(pass_rate=round(rate, 4), verdicts=verdicts)]
+
+    def _rate(self, record: Record, accepted: list[bool]) -> float:
+        """The share of the votes that accept.
+
+        Raises:
+            ValueError: the record has not a weight for each function.
+            DropRecord: no function weighs anything.
+        """
+        if self.weights is None:
+            return sum(accepted) / len(accepted)
+        weights = record[self.weights]
+        if len(weights) != len(record["functions"]):
+            raise ValueError(f"{self.weights} has {len(weights)} values for {len(record['functions'])} functions")
+        if not (total := sum(weights[: len(accepted)])):
+            raise DropRecord("no_weight", f"{self.weights} gives none of its functions a weight")
+        return float(sum(weight for weight, yes in zip(weights, accepted, strict=False) if yes) / total)

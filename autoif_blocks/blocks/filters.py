@@ -11,6 +11,7 @@ from typing import Literal
 from datatrove.data import Document
 
 from ..errors import StopRun
+from ..languages import count_characters, count_words
 from ..records import Record, content_hash
 from .base import Block
 from .kinds import Filter
@@ -66,23 +67,36 @@ class KeepLength(Filter):
 
     Args:
         field: the field that holds the text.
-        min_chars, max_chars: the bounds, in characters, both allowed.
+        min_chars, max_chars: the bounds, in characters as a reader sees them, both allowed.
+        min_words, max_words: the bounds in words, both allowed; a Chinese or Japanese character counts as one.
     """
 
-    def __init__(self, field: str = "response", min_chars: int = 0, max_chars: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        field: str = "response",
+        min_chars: int = 0,
+        max_chars: int = 1_000_000,
+        min_words: int = 0,
+        max_words: int = 1_000_000,
+    ) -> None:
         super().__init__()
-        if not 0 <= min_chars <= max_chars:
-            raise ValueError(f"min_chars must be from 0 to max_chars, got {min_chars} and {max_chars}")
+        for what, low, high in (("chars", min_chars, max_chars), ("words", min_words, max_words)):
+            if not 0 <= low <= high:
+                raise ValueError(f"min_{what} must be from 0 to max_{what}, got {low} and {high}")
         self.field = field
         self.min_chars = min_chars
         self.max_chars = max_chars
+        self.min_words = min_words
+        self.max_words = max_words
         self.reads = (field,)
 
     def reject(self, record: Record) -> tuple[str, str] | None:
-        length = len(record[self.field])
-        if length < self.min_chars:
-            return "too_short", f"{length} characters"
-        return ("too_long", f"{length} characters") if length > self.max_chars else None
+        characters, words = count_characters(record[self.field]), count_words(record[self.field])
+        if characters < self.min_chars or words < self.min_words:
+            return "too_short", f"{characters} characters, {words} words"
+        if characters > self.max_chars or words > self.max_words:
+            return "too_long", f"{characters} characters, {words} words"
+        return None
 
 
 class Limit(Block):

@@ -10,6 +10,7 @@ from typing import Any
 from datatrove.data import Document
 
 from ..errors import DropRecord, StopRun
+from ..languages import count_characters
 from ..parsing import defines, find_lines, find_object, repair_code, strip_reasoning, to_bool, unwrap
 from ..records import SEEDS, Record, seeded_random
 from ..streaming import stream
@@ -27,7 +28,7 @@ class SelfInstruct(Generator):
         n: completions; each brings as many instructions as the prompt asks for.
         demonstrations: seeds that the prompt shows, as the list `demonstrations`; null shows all.
         field: the field that holds the instruction.
-        min_chars, max_chars: bounds on the length of a new instruction, in characters.
+        min_chars, max_chars: bounds on the length of a new instruction, in characters as a reader sees them.
     """
 
     whole_set = True
@@ -100,8 +101,8 @@ class SelfInstruct(Generator):
         key = normal_form(text)
         if key in known:
             self.drop(record, "duplicate", f"of {known[key]}")
-        elif not self.min_chars <= len(text) <= self.max_chars:
-            self.drop(record, "too_short" if len(text) < self.min_chars else "too_long", f"{len(text)} characters")
+        elif not self.min_chars <= (length := count_characters(text)) <= self.max_chars:
+            self.drop(record, "too_short" if length < self.min_chars else "too_long", f"{length} characters")
         else:
             known[key] = record.id
             self.meter.given += 1
@@ -110,7 +111,7 @@ class SelfInstruct(Generator):
 
 def normal_form(text: str) -> str:
     """What two spellings of one instruction share: no case, no punctuation at the end, single spaces."""
-    return re.sub(r"\s+", " ", text).strip().rstrip(".!;:,").casefold()
+    return re.sub(r"\s+", " ", text).strip().rstrip(".!;:,。！；：，").casefold()
 
 
 class WriteVerifiers(Generator):

@@ -8,7 +8,7 @@ from typing import Any
 from datatrove.data import Document
 
 from ..errors import StopRun
-from ..languages import detector
+from ..languages import count_characters, detector
 from ..records import Record, content_hash, seeded_random
 from .base import Block
 from .readers import problems_of, rows_of
@@ -53,7 +53,7 @@ class JoinQueries(Block):
         path: a JSONL file: `query` or `text`, or `dialogs`, `messages` or ShareGPT `conversations`.
         per_record: queries for each record; all of them if the file has fewer.
         keep: fields that the records carry along; null keeps all. What is multiplied by the queries should be light.
-        min_chars, max_chars: bounds on a query's length, in characters.
+        min_chars, max_chars: bounds on a query's length, in characters as a reader sees them.
         languages: ISO 639-1 codes to keep; empty keeps all.
         language_confidence: how sure the language detector must be to reject a query, 0 to 1; short ones are hard.
     """
@@ -131,9 +131,10 @@ class JoinQueries(Block):
         return sorted(pool.items())  # in an order that the file's own does not change
 
     def _unfit(self, query: str) -> str | None:
-        if len(query) < self.min_chars:
+        length = count_characters(query)
+        if length < self.min_chars:
             return "too_short"
-        if len(query) > self.max_chars:
+        if length > self.max_chars:
             return "too_long"
         return "other_language" if self.languages and self._is_foreign(query) else None
 

@@ -8,10 +8,14 @@ from hashlib import blake2b
 
 @dataclass(frozen=True)
 class Rates:
-    """How often completions are unusable or hostile. Part of the content, unlike the server's faults."""
+    """How often completions are unusable, hostile or mistaken. Part of the content, unlike the server's faults."""
 
     malformed: float = 0.05
     hostile: float = 0.025
+    wrong: float = 0.3
+    wrong_output: float = 0.07
+    misread: float = 0.0
+    vacuous: float = 0.0
 
 
 def digest(*parts: str) -> int:

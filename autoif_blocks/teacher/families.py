@@ -10,6 +10,7 @@ from random import Random
 
 from . import (
     families_case,
+    families_chinese,
     families_layout,
     families_length,
     families_letters,
@@ -42,6 +43,8 @@ FAMILIES: tuple[Family, ...] = (
     *families_layout.FAMILIES,
     *families_lists.FAMILIES,
 )
+CHINESE: tuple[Family, ...] = families_chinese.FAMILIES
+_ALL = (*FAMILIES, *CHINESE)
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Reading:
     wrong: Wrong | None = None
 
 
-_WORDINGS = [(wording_pattern(wording, family), family) for family in FAMILIES for wording in family.wordings]
-_SAYINGS = [(wording_pattern(wrong.says, family), family, wrong) for family in FAMILIES for wrong in family.wrong]
+_WORDINGS = [(wording_pattern(wording, family), family) for family in _ALL for wording in family.wordings]
+_SAYINGS = [(wording_pattern(wrong.says, family), family, wrong) for family in _ALL for wrong in family.wrong]
 _CODE: dict[str, list[tuple[re.Pattern[str], Family, Wrong | None]]] = defaultdict(list)
-for _family in FAMILIES:
+for _family in _ALL:
     _templates: list[tuple[str, Wrong | None]] = [(template, None) for template in _family.correct]
     _templates += [(wrong.code, wrong) for wrong in _family.wrong]
     for _template, _wrong in _templates:
@@ -82,11 +85,11 @@ def recognise_saying(text: str) -> tuple[Reading, ...]:
 
 
 @lru_cache(maxsize=65_536)
-def recognise_code(text: str) -> Reading | None:
+def recognise_code(text: str, language: str = "en") -> Reading | None:
     """The family and parameters that a function was written from; None if no template wrote it.
 
-    Families share short functions. A family that knows the word wins, then the template that explains most by itself,
-    then a correct function before a wrong one.
+    Families share short functions. A family of the language wins, then one that knows the word, then the template that
+    explains most by itself, then a correct function before a wrong one.
     """
     plain = plain_code(text)
     found = []
@@ -94,7 +97,8 @@ def recognise_code(text: str) -> Reading | None:
         if match := pattern.fullmatch(plain):
             params = params_of(match, quoted=True)
             stranger = bool(params.word) and params.word not in family.word
-            found.append(((stranger, pattern.groups, wrong is not None), Reading(family, params, wrong)))
+            foreign = family.language != language
+            found.append(((foreign, stranger, pattern.groups, wrong is not None), Reading(family, params, wrong)))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
@@ -130,8 +134,8 @@ CATALOGUE_SIZE = 2_000
 
 
 @cache
-def catalogue(index: int) -> str:
+def catalogue(index: int, families: tuple[Family, ...] = FAMILIES) -> str:
     """One of the instructions that the simulated model thinks of, the more often the smaller its index."""
     rng = Random(index)
-    family = FAMILIES[index % len(FAMILIES)]
+    family = families[index % len(families)]
     return fill_wording(rng.choice(family.wordings), family.draw(rng))

@@ -65,6 +65,7 @@ class Family:
     """`m` is `n` plus one of these."""
     word: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
+    language: str = "en"
     clashes: tuple[str, ...] = field(default=())
     """Names of families that nobody can follow together with this one."""
 
@@ -114,7 +115,7 @@ def tidy(text: str) -> str:
     text = _LEAD.sub("", text).strip("* `")
     if len(text) > 2 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
-    return text.rstrip(".!* ")
+    return text.rstrip(".!* 。！")
 
 
 def wording_pattern(template: str, family: Family) -> re.Pattern[str]:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from random import Random
 
-from . import tasks
+from . import chinese, tasks
 from .chance import Rates, digest, share
 from .families import (
     CATALOGUE_SIZE,
+    CHINESE,
+    FAMILIES,
     catalogue,
     recognise,
     recognise_code,
@@ -22,9 +24,9 @@ from .families import (
 from .family import fill_wording
 from .hostile import HOSTILE_TEXTS
 from .prose import topic_words, write
-from .verifiers import verifiers
+from .verifiers import repair, verifiers
 
-LABELS = ("entailment", "neutral", "contradiction")
+LABELS, CHINESE_LABELS = tasks.LABELS
 LABEL_NOISE = 0.1
 
 _UNCHECKABLE = (
@@ -39,6 +41,7 @@ _UNCHECKABLE = (
     "Make the reader curious.",
     "Avoid sounding arrogant.",
 )
+_UNCHECKABLE_CHINESE = ("写得生动一些。", "语气要温暖。", "让人读了还想读。", "像老朋友一样说话。", "尽量写得清楚。")
 _VAGUE = (
     "Follow the rule that the function checks.",
     "Make sure that the answer has the right form.",
@@ -68,17 +71,19 @@ _task_of = lru_cache(maxsize=4_096)(tasks.task_of)
 
 def _self_instruct(text: str, rng: Random, rates: Rates) -> str:
     demonstrations = tasks.demonstrations_of(text)
+    in_chinese = chinese.is_chinese(text)
+    families, uncheckable = (CHINESE, _UNCHECKABLE_CHINESE) if in_chinese else (FAMILIES, _UNCHECKABLE)
     lines = []
     for _ in range(tasks.count_of(text)):
         roll = rng.random()
         if roll < 0.06:
-            line = rng.choice(_UNCHECKABLE)
+            line = rng.choice(uncheckable)
         elif roll < 0.12 and demonstrations:
             line = rng.choice(demonstrations)
         elif roll < 0.14:
             line = ""
         else:
-            line = catalogue(int(CATALOGUE_SIZE * rng.random() ** 4))
+            line = catalogue(int(CATALOGUE_SIZE * rng.random() ** 4), families)
         lines.append(line)
     style = rng.random()
     if style < 0.08:
@@ -98,8 +103,17 @@ def _verify(text: str, rng: Random, rates: Rates) -> str:
     return verifiers(tasks.instruction_of(text) or text, rng, rates)
 
 
+def _repair(text: str, rng: Random, rates: Rates) -> str:
+    function = tasks.code_of(text)
+    # The answers that follow the function may hold anything, other instructions too.
+    before = text.partition(function)[0]
+    return repair(tasks.instruction_of(before) or tasks.instruction_of(text) or text, function, rng, rates)
+
+
 def _back_translate(text: str, rng: Random, rates: Rates) -> str:
-    reading = recognise_code(tasks.code_of(text))
+    function = tasks.code_of(text)
+    asked_in = "zh" if chinese.is_chinese(text.replace(function, "")) else "en"
+    reading = recognise_code(function, asked_in)
     if reading is None or rng.random() < 0.05:
         return rng.choice(_VAGUE)
     template = reading.wrong.says if reading.wrong else rng.choice(reading.family.wordings)
@@ -119,6 +133,9 @@ def _label(text: str, rng: Random, rates: Rates) -> str:
         label = "neutral" if share(first, second) < 0.7 else "entailment"
     if rng.random() < LABEL_NOISE:
         label = rng.choice([other for other in LABELS if other != label])
+    if chinese.is_chinese(text) and all(word in text for word in CHINESE_LABELS):
+        label = CHINESE_LABELS[LABELS.index(label)]
+        return rng.choice((label, label, label, f"{label}。", f"**{label}**", f"答案是{label}。", f"标签：{label}"))
     if rng.random() < rates.malformed / 5:
         return rng.choice(("I cannot tell.", "Either entailment or contradiction.", "", "It depends on the answer."))
     form = rng.random()
@@ -139,9 +156,12 @@ def _label(text: str, rng: Random, rates: Rates) -> str:
 def _respond(text: str, rng: Random, rates: Rates) -> str:
     if rng.random() < rates.malformed / 10:
         return rng.choice(("", " \n", "I am sorry, but I cannot help with that."))
-    prose = write(topic_words(tasks.query_of(text)), rng, rng.randint(2, 5))
-    instruction = tasks.instruction_of(text)
+    query, instruction = tasks.query_of(text), tasks.instruction_of(text)
     reading = recognise(instruction) if instruction else None
+    if chinese.is_chinese(query) or (reading and reading.family.language == "zh"):
+        prose = chinese.write(chinese.topics_in(query), rng, rng.randint(2, 5))
+    else:
+        prose = write(topic_words(query), rng, rng.randint(2, 5))
     if instruction is None or reading is None:
         return prose
     build = reading.family.comply if rng.random() < ease(instruction) else reading.family.violate
@@ -163,6 +183,9 @@ def _judge(text: str, rng: Random, rates: Rates) -> str:
     if rng.random() < rates.malformed / 5:
         return rng.choice(("The response is rather good.", "Score: high", "", "N/A"))
     form = rng.random()
+    if "评分" in text:
+        forms = (f"评分：{score}/{high}", f"评分：{score}分", f"**评分：{score}**", f"{score}", f"我给{score}分。")
+        return f"评分：{score}" if form < 0.7 else rng.choice(forms)
     if form < 0.7:
         return f"Score: {score}"
     return rng.choice(
@@ -180,12 +203,15 @@ def _judge(text: str, rng: Random, rates: Rates) -> str:
 
 
 def _chat(text: str, rng: Random, rates: Rates) -> str:
+    if chinese.is_chinese(text):
+        return chinese.write(chinese.topics_in(text), rng, rng.randint(1, 3))
     return write(topic_words(text), rng, rng.randint(1, 3))
 
 
 _TASKS: dict[tasks.TaskName, Callable[[str, Random, Rates], str]] = {
     "self_instruct": _self_instruct,
     "verify": _verify,
+    "repair": _repair,
     "back_translate": _back_translate,
     "label": _label,
     "respond": _respond,

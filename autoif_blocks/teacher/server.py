@@ -58,6 +58,14 @@ class TeacherConfig:
     fewer_choices_rate: float = _option(0.0, "requests for several choices that get only the first half of them")
     malformed_rate: float = _option(0.05, "functions that do not parse; labels and scores do so a fifth as often")
     hostile_rate: float = _option(0.025, "functions that attack; hostile texts come a fifth as often")
+    wrong_rate: float = _option(
+        0.3, "functions that check something else; an instruction's own rate is up to twice that"
+    )
+    wrong_output_rate: float = _option(0.07, "test cases with the opposite of the right verdict")
+    misread_rate: float = _option(
+        0.0, "instructions that are misread: their functions share a mistake, cases follow it"
+    )
+    vacuous_rate: float = _option(0.0, "functions that accept nearly everything")
     max_n: int | None = _option(None, "a larger n gets a 400")
     ignore_n: bool = _option(False, "answer with one choice whatever n is, as some servers do")
     max_slots: int | None = _option(None, "requests answered at a time; the others wait")
@@ -136,7 +144,10 @@ class _Teacher:
 
     def __init__(self, config: TeacherConfig) -> None:
         self.config = config
-        self.rates = Rates(config.malformed_rate, config.hostile_rate)
+        self.rates = Rates(
+            config.malformed_rate, config.hostile_rate, config.wrong_rate, config.wrong_output_rate,
+            config.misread_rate, config.vacuous_rate,
+        )  # fmt: skip
         self.slots = asyncio.Semaphore(config.max_slots) if config.max_slots else None
         self.arrivals = 0
         self._tries: OrderedDict[bytes, int] = OrderedDict()

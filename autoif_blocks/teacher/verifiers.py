@@ -1,19 +1,23 @@
-"""Answers to "write a function and test cases": good ones, wrong ones, and those that do not parse."""
+"""Answers to "write a function and test cases" and "fix this function": good, wrong, and such as do not parse."""
 
 from __future__ import annotations
 
 import json
 from random import Random
 
-from .chance import Rates, share
-from .families import Reading, recognise
-from .family import code, fill_code, one
+from . import chinese
+from .chance import Rates, digest, share
+from .families import Reading, recognise, recognise_code
+from .family import Wrong, code, fill_code, one
 from .hostile import HOSTILE_FUNCTIONS
 from .prose import TOPICS, write
 
-# The share of wrong functions is an instruction's own: some are easy to check, some are not. The mean is half of this.
-MOST_WRONG_FUNCTIONS = 0.6
-WRONG_OUTPUTS = 0.07
+# An instruction that is misread: so many of its functions share the mistake, and so many of its cases follow it.
+SHARED_MISTAKE = 0.7
+MISREAD_OUTPUTS = 0.3
+# What a model does with a function that it shall repair.
+REPAIRED = 0.6
+SPOILT = 0.25
 
 # For instructions that no code can check: each is plausible, and they disagree with one another.
 _GUESSES = (
@@ -32,6 +36,24 @@ _GUESSES = (
             return len(set(words)) / max(1, len(words)) > 0.9
     """),
 )
+# Each is a check that a model writes when it does not know what to check.
+_VACUOUS = (
+    one("True"),
+    one("isinstance(response, str)"),
+    one("len(response.strip()) > 0"),
+    one("bool(response)"),
+    code("""
+        def evaluate(response):
+            if not response:
+                return False
+            return True
+    """),
+    code("""
+        def evaluate(response):
+            words = response.split()
+            return len(words) >= 1
+    """),
+)
 _HOSTILE = tuple(HOSTILE_FUNCTIONS.values())
 _DOCSTRINGS = ("Check whether the response follows the instruction.", "Return True if the answer is as wanted.")
 
@@ -39,14 +61,56 @@ _DOCSTRINGS = ("Check whether the response follows the instruction.", "Return Tr
 def verifiers(instruction: str, rng: Random, rates: Rates) -> str:
     """The completion for one instruction."""
     reading = recognise(instruction)
-    wrong = MOST_WRONG_FUNCTIONS * share("wrong functions", instruction)
-    function = rng.choice(_HOSTILE) if rng.random() < rates.hostile else _function(reading, rng, wrong)
-    answer: dict[str, object] = {"func": function, "cases": _cases(reading, rng)}
+    # The share of wrong functions is an instruction's own: some are easy to check, some are not.
+    wrong = 2 * rates.wrong * share("wrong functions", instruction)
+    misread = _misread(instruction, reading, rates)
+    if rng.random() < rates.hostile:
+        function = rng.choice(_HOSTILE)
+    elif rates.vacuous and rng.random() < rates.vacuous:
+        function = _in_style(rng.choice(_VACUOUS), rng)
+    elif reading and misread and rng.random() < SHARED_MISTAKE:
+        function = _in_style(fill_code(misread.code, reading.params), rng)
+    else:
+        function = _function(reading, rng, wrong)
+    answer: dict[str, object] = {
+        "func": function,
+        "cases": _cases(reading, rng, MISREAD_OUTPUTS if misread else rates.wrong_output),
+    }
     if rng.random() < rates.malformed:
         return _malformed(answer, rng)
     if rng.random() < 0.02:
         answer["explanation"] = "The function looks at the text only."
     return _dressed(json.dumps(answer, indent=rng.choice((None, None, 2))), rng)
+
+
+def repair(instruction: str, function: str, rng: Random, rates: Rates) -> str:
+    """The completion for a function that is wrong about some cases: better, as wrong as before, or spoilt."""
+    reading = recognise(instruction)
+    written = recognise_code(function, reading.family.language) if reading else None
+    roll = rng.random()
+    if reading is None:
+        fixed = rng.choice(_GUESSES)
+    elif roll < REPAIRED and not (written and written.wrong is None):
+        fixed = _in_style(fill_code(rng.choice(reading.family.correct), reading.params), rng)
+    elif roll > 1 - SPOILT:
+        fixed = _in_style(fill_code(rng.choice(reading.family.wrong).code, reading.params), rng)
+    else:
+        fixed = function
+    if rng.random() < rates.malformed:
+        return rng.choice(("", "The function is right as it is.", fixed.replace("evaluate", "check"), fixed[:-20]))
+    form = rng.random()
+    if form < 0.75:
+        return f"```python\n{fixed}```"
+    if form < 0.85:
+        return f"The comparison was wrong. Here is the corrected function:\n\n```python\n{fixed}```"
+    return json.dumps({"func": fixed}) if form < 0.95 else fixed
+
+
+def _misread(instruction: str, reading: Reading | None, rates: Rates) -> Wrong | None:
+    """The mistake that the functions of an instruction share, if the model has misread it."""
+    if reading is None or share("misread", instruction) >= rates.misread:
+        return None
+    return reading.family.wrong[digest("mistake", instruction) % len(reading.family.wrong)]
 
 
 def _function(reading: Reading | None, rng: Random, wrong: float) -> str:
@@ -69,16 +133,19 @@ def _in_style(text: str, rng: Random) -> str:
     return text
 
 
-def _cases(reading: Reading | None, rng: Random) -> list[dict[str, object]]:
+def _cases(reading: Reading | None, rng: Random, wrong_output: float) -> list[dict[str, object]]:
     verdicts = [True, False, rng.random() < 0.5]
     rng.shuffle(verdicts)
     cases: list[dict[str, object]] = []
     for verdict in verdicts:
-        prose = write(rng.choice(TOPICS), rng, rng.randint(1, 3))
+        if reading and reading.family.language == "zh":
+            prose = chinese.write(chinese.draw_topics(rng), rng, rng.randint(1, 3))
+        else:
+            prose = write(rng.choice(TOPICS), rng, rng.randint(1, 3))
         if reading:
             build = reading.family.comply if verdict else reading.family.violate
             prose = build(prose, reading.params, rng)
-        shown = verdict if rng.random() >= WRONG_OUTPUTS else not verdict
+        shown = verdict if rng.random() >= wrong_output else not verdict
         cases.append({"input": prose, "output": _output(shown, rng)})
     return cases
 
