@@ -97,7 +97,7 @@ def _seed_files(folder: str, blocks: list[tuple[str, dict[str, Any]]]) -> Iterat
     except ValueError as error:
         raise RecipeError(f"--seed-dir: {error}") from error
     for path, block in blocks:
-        kind = {"read_lines": ".txt", "join_queries": ".jsonl"}.get(str(block.get("block")))
+        kind = {"read_lines": ".txt", "join_queries": ".jsonl", "join_prompts": ".jsonl"}.get(str(block.get("block")))
         if kind is None or not isinstance(block.get("path"), str):
             continue
         name = Path(block["path"]).name

@@ -391,7 +391,12 @@ def report(output: Path, target: Path | None) -> None:
 
 @cli.command()
 @click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
-@click.option("--format", "layout", type=click.Choice(["messages", "sharegpt", "alpaca", "dialogs"]), required=True)
+@click.option(
+    "--format", "layout", required=True,
+    type=click.Choice(["messages", "sharegpt", "alpaca", "dialogs", "dpo", "ranking", "rlvr", "verifiers"]),
+    help="Of chats: messages, sharegpt, alpaca, dialogs. Of pairs: dpo (TRL), ranking (LLaMA-Factory). "
+    "Of prompts with a ground truth: rlvr (open-instruct), verifiers (a Python package).",
+)  # fmt: skip
 @click.option("--to", "target", type=click.Path(path_type=Path), help="A .jsonl or .parquet file, or a folder.")
 @click.option("--push-to-hub", "repository", metavar="REPO", help="A data set's repository, NAME/DATASET.")
 @click.option("--public", is_flag=True, help="Let everybody see a repository that is made for it.")
@@ -400,13 +405,15 @@ def report(output: Path, target: Path | None) -> None:
 def export(
     output: Path, layout: str, target: Path | None, repository: str | None, public: bool, keep: bool, licence: str
 ) -> None:
-    """Write a run's chat records in a layout that trainers read.
+    """Write a run's records in a layout that trainers read.
 
     A folder gets a card with the run's recipe, seed, counts and versions, and loads with `datasets`.
 
     \b
     autoif export output --format messages --to sft.jsonl
     autoif export output --format sharegpt --to my_dataset --license cc-by-4.0
+    autoif export output/dpo --format dpo --to dpo.jsonl
+    autoif export output/rlvr --format verifiers --to autoif-constraints
     """
     from .export import export as write
     from .export import export_to_hub

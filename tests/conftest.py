@@ -66,7 +66,9 @@ class FakeModel:
             {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             for i, text in enumerate(texts)
         ]
-        return web.json_response({"choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        about = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
+        return web.json_response({**about, "choices": choices, "usage": usage})
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)

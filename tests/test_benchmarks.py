@@ -83,6 +83,7 @@ def test_what_cannot_be_installed_is_said(tmp_path: Path) -> None:
         ("bench_client.py 200", ["raw aiohttp", "pipeline step, cache on", "replay, n = 8"]),
         ("bench_memory.py 50 200", ["200 records: peak", "ratio"]),
         ("bench_pipeline.py --latency 0.01 --queries 1", ["ten steps", "greedy / wall", "ms a request"]),
+        ("bench_rewards.py --seconds 0.3", ["rewards a second", "constraints", "load"]),
         ("bench_pipeline.py --latency 0.01 --chain 40", ["40 records, 120 requests", "bound / wall"]),
         (
             "precision.py --level usual misread --recipes strong-repair --completions 3",

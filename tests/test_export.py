@@ -21,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_lineage import Said, call
 
+from autoif_blocks.errors import RecipeError
 from autoif_blocks.export import export
 from autoif_blocks.export.layouts import LAYOUTS, Chat, chat_of, columns_of
+from autoif_blocks.export.pairs import PAIR_LAYOUTS, pair_of
 from autoif_blocks.lineage import Files
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import to_line
@@ -36,6 +38,16 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "sharegpt": {"conversations": SAID, "system": ""},
     "alpaca": {"instruction": "q\ni", "input": "", "output": "r", "system": ""},
 }
+PAIRS: dict[str, dict[str, Any]] = {
+    "dpo": {
+        "prompt": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "q\ni"}],
+        "chosen": [{"role": "assistant", "content": "r"}], "rejected": [{"role": "assistant", "content": "s"}],
+    },
+    "ranking": {
+        "conversations": [{"from": "human", "value": "q\ni"}], "chosen": {"from": "gpt", "value": "r"},
+        "rejected": {"from": "gpt", "value": "s"}, "system": "be kind",
+    },
+}  # fmt: skip
 STEPS = """
   - {name: verified, block: verify_responses}
   - {name: chat, block: format_sft, format: FORMAT, keep: [query]}
@@ -46,6 +58,12 @@ def run(bench: Bench, layout: str = "dialogs", count: int = 1, more: str = "") -
     functions = ["def evaluate(response):\n    return True\n"]
     given = [{"query": "q", "instruction": "i", "response": "r", "functions": functions, "n": n} for n in range(count)]
     bench.run(STEPS.replace("FORMAT", layout), given, more)
+    return bench.out
+
+
+def run_of_pairs(bench: Bench, count: int = 1) -> Path:
+    given = [{"query": "q", "instruction": "i", "chosen": "r", "rejected": "s", "n": n} for n in range(count)]
+    bench.run("\n  - {name: pairs, block: format_dpo, system: be kind, keep: [query]}\n", given)
     return bench.out
 
 
@@ -168,7 +186,7 @@ def test_the_card_tells_how_the_data_was_made_and_no_secret(bench: Bench) -> Non
 
 def have(*names: str) -> None:
     if missing := [name for name in names if find_spec(name) is None]:
-        said = f"{' and '.join(missing)} not installed: pip install datasets"
+        said = f"{' and '.join(missing)} not installed: pip install datasets transformers, and trl with --no-deps"
         pytest.fail(said) if os.environ.get("AUTOIF_DATASETS") == "required" else pytest.skip(said)
 
 
@@ -180,23 +198,113 @@ print(json.dumps({"columns": data.column_names, "rows": data.to_list(), "feature
 """
 
 
+def loaded(bench: Bench, form: str) -> dict[str, Any]:
+    """What the library makes of an export."""
+    have("datasets", "pyarrow")
+    target = str(bench.folder / form)
+    what = {"folder": [target]}.get(form, ["json" if form == "x.jsonl" else "parquet", None, None, target])
+    return python(bench, LOADED, json.dumps(what))
+
+
+def python(bench: Bench, program: str, argument: str) -> dict[str, Any]:
+    """The JSON object that a program prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, argument], text=True, capture_output=True, check=False, timeout=120,
+        env={**os.environ, "HF_HOME": str(bench.folder / "hf"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", ["folder", "x.jsonl", "x.parquet"])
 def test_the_real_datasets_library_loads_it(bench: Bench, layout: str, form: str) -> None:
     """As TRL and LLaMA-Factory do, with the columns that they document."""
-    have("datasets", "pyarrow")
-    target = bench.folder / form
-    export(run(bench, count=3), layout, target)
-    what = {"folder": [str(target)]}.get(form, ["json" if form == "x.jsonl" else "parquet", None, None, str(target)])
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED, json.dumps(what)], text=True, capture_output=True, check=False, timeout=120,
-        env={**os.environ, "HF_HOME": str(bench.folder / "hf"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    export(run(bench, count=3), layout, bench.folder / form)
+    found = loaded(bench, form)
     assert found["columns"] == list(LAYOUTS[layout])
     assert found["rows"] == [EXPECTED[layout]] * 3
+
+
+@pytest.mark.parametrize("layout", PAIR_LAYOUTS)
+def test_pairs_have_the_columns_that_trainers_document(bench: Bench, layout: str) -> None:
+    out = run_of_pairs(bench, count=2)
+    assert list(PAIRS[layout]) == list(PAIR_LAYOUTS[layout])
+    assert export(out, layout, bench.folder / "set") == 2
+    assert rows(bench.folder / "set" / "data" / "train.jsonl") == [PAIRS[layout]] * 2
+    card = (bench.folder / "set" / "README.md").read_text()
+    assert "\n2 pairs, made by" in card
+    assert ('"ranking": true' in card, "`DPOTrainer`" in card) == (layout == "ranking", layout == "dpo")
+    export(out, layout, bench.folder / "kept.jsonl", keep=True)
+    assert rows(bench.folder / "kept.jsonl")[0]["metadata"] == {"query": "q"}
+    with pytest.raises(RecipeError, match=r"pairs\.jsonl:1: this is a pair, not a chat: use --format dpo or ranking"):
+        export(out, "messages", bench.folder / "x.jsonl")
+
+
+def test_chats_are_no_pairs(bench: Bench) -> None:
+    with pytest.raises(RecipeError, match=r"chat\.jsonl:1: no pair: there is no chosen and no prompt and no rejected"):
+        export(run(bench), "dpo", bench.folder / "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rejected": [{"role": "assistant", "content": " r\n"}]}, "chosen and rejected are equal"),
+        ({"chosen": "r"}, "'chosen' must be a list of {role, content}"),
+        ({"chosen": []}, "'chosen' must be one message of the assistant"),
+        ({"chosen": [{"role": "user", "content": "r"}]}, "'chosen' must be one message of the assistant"),
+        ({"chosen": [{"role": "assistant", "content": None}]}, "'content' must be a text, got 'None'"),
+        ({"prompt": []}, "a prompt needs the user"), ({"prompt": TURNS}, "the user last, got user, assistant"),
+        ({"prompt": [{"role": "system", "content": "x"}]}, "the user last"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_is_refused(change: dict[str, Any], told: str) -> None:
+    assert pair_of(to_line(PAIRS["dpo"])).prompt == [("user", "q\ni")]
+    with pytest.raises(ValueError, match=r".") as error:
+        pair_of(to_line({**PAIRS["dpo"], **change}))
+    assert told in str(error.value)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("layout", PAIR_LAYOUTS)
+@pytest.mark.parametrize("form", ["folder", "x.jsonl", "x.parquet"])
+def test_the_real_datasets_library_loads_pairs(bench: Bench, layout: str, form: str) -> None:
+    export(run_of_pairs(bench, count=3), layout, bench.folder / form)
+    found = loaded(bench, form)
+    assert (found["columns"], found["rows"]) == (list(PAIR_LAYOUTS[layout]), [PAIRS[layout]] * 3)
+
+
+TRAINED = """
+import json, sys
+from datasets import load_dataset
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from trl.data_utils import apply_chat_template, is_conversational, maybe_extract_prompt, unpair_preference_dataset
+
+data = load_dataset("json", data_files=sys.argv[1], split="train")
+words = Tokenizer(models.WordLevel({"x": 0}, unk_token="x"))
+template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}" \\
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template)
+told = {"conversational": is_conversational(data[0]), "explicit": maybe_extract_prompt(data[0]) == data[0]}
+told["rendered"] = data.map(apply_chat_template, fn_kwargs={"processing_class": tokenizer}).to_list()
+told["unpaired"] = unpair_preference_dataset(data).column_names
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.heavy
+def test_the_real_trl_takes_the_pairs_as_they_are(bench: Bench) -> None:
+    """What `DPOTrainer` does to a data set before it is tokenized; that needs no torch."""
+    have("datasets", "pyarrow", "trl", "transformers")
+    export(run_of_pairs(bench, count=3), "dpo", bench.folder / "x.jsonl")
+    told = python(bench, TRAINED, str(bench.folder / "x.jsonl"))
+    assert told == {
+        "conversational": True, "explicit": True, "unpaired": ["prompt", "completion", "label"],
+        "rendered": [{"prompt": "<system>be kind<user>q\ni<assistant>", "chosen": "r", "rejected": "s"}] * 3,
+    }  # fmt: skip
 
 
 class Hub(BaseHTTPRequestHandler):

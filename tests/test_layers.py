@@ -17,8 +17,9 @@ ORDER = """
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context
-    blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
-    blocks.repair blocks.quality blocks.judges blocks.nli blocks.filters blocks.writers blocks.foreign blocks
+    blocks.threshold rewards blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
+    blocks.repair blocks.quality blocks.judges blocks.nli blocks.pairs
+    blocks.filters blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
@@ -27,7 +28,7 @@ ORDER = """
     autoif plan describe schema starter compare cache_command status_command
     lineage lineage_command preview
     report.measures report.sample report.reading report.collect report.page report
-    export.layouts export.files export.card export.hub export
+    export.layouts export.pairs export.prompts export.files export.environment export.card export.hub export
     teacher.chance teacher.prose teacher.chinese teacher.family teacher.families_case teacher.families_chinese
     teacher.families_layout teacher.families_length teacher.families_letters teacher.families_lists
     teacher.families_marks teacher.families_sentences teacher.families_words teacher.families teacher.hostile

@@ -7,17 +7,21 @@ BLOCKS = {
     "read_lines": "autoif_blocks.blocks.readers.ReadLines",
     "read_jsonl": "autoif_blocks.blocks.readers.ReadJsonl",
     "join_queries": "autoif_blocks.blocks.queries.JoinQueries",
+    "read_run": "autoif_blocks.blocks.readers.ReadRun",
+    "join_prompts": "autoif_blocks.blocks.pairs.JoinPrompts",
     # generators: a model writes
     "self_instruct": "autoif_blocks.blocks.generators.SelfInstruct",
     "write_verifiers": "autoif_blocks.blocks.generators.WriteVerifiers",
     "back_translate": "autoif_blocks.blocks.generators.BackTranslate",
     "repair_functions": "autoif_blocks.blocks.repair.RepairFunctions",
     "respond": "autoif_blocks.blocks.generators.Respond",
+    "sample_responses": "autoif_blocks.blocks.pairs.SampleResponses",
     # executors: model-written code runs, in the sandbox
     "cross_validate": "autoif_blocks.blocks.executors.CrossValidate",
     "verify_responses": "autoif_blocks.blocks.executors.VerifyResponses",
     "mutation_score": "autoif_blocks.blocks.quality.MutationScore",
     "mine_disagreements": "autoif_blocks.blocks.quality.MineDisagreements",
+    "rate_responses": "autoif_blocks.blocks.pairs.RateResponses",
     # scorers: a value is added
     "judge_label": "autoif_blocks.blocks.judges.JudgeLabel",
     "judge_score": "autoif_blocks.blocks.judges.JudgeScore",
@@ -27,7 +31,11 @@ BLOCKS = {
     "keep_length": "autoif_blocks.blocks.filters.KeepLength",
     "drop_label": "autoif_blocks.blocks.filters.DropLabel",
     "dedup": "autoif_blocks.blocks.filters.Dedup",
+    # pairs
+    "make_pairs": "autoif_blocks.blocks.pairs.MakePairs",
     # writers
     "write_lines": "autoif_blocks.blocks.writers.WriteLines",
     "format_sft": "autoif_blocks.blocks.writers.FormatSft",
+    "format_dpo": "autoif_blocks.blocks.writers.FormatDpo",
+    "format_rlvr": "autoif_blocks.blocks.writers.FormatRlvr",
 }

@@ -100,9 +100,12 @@ class JoinQueries(Block):
         kept = before if self.keep is None else frozenset(self.keep)
         return kept | frozenset(self.writes)
 
+    def light(self, record: Record) -> Record:
+        """The record with what it carries along."""
+        return record if self.keep is None else record.only(**{field: record[field] for field in self.keep})
+
     def handle(self, record: Record) -> Iterable[Record]:
-        if self.keep is not None:
-            record = record.only(**{field: record[field] for field in self.keep})
+        record = self.light(record)
         seed = self.context.settings.seed if self.context else 0
         chosen = seeded_random("queries", seed, record.id).sample(self._pool, min(self.per_record, len(self._pool)))
         return [record.child("query", query_id, query=query, query_id=query_id) for query_id, query in chosen]

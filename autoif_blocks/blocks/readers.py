@@ -12,7 +12,7 @@ from datatrove.data import Document
 
 from ..errors import StopRun
 from ..parsing import find_lines
-from ..records import Record, content_hash, from_row, shard_of
+from ..records import MADE_FROM, Record, content_hash, from_row, shard_of
 from .base import Block
 
 
@@ -158,6 +158,44 @@ class ReadJsonl(Reader):
                     raise ValueError(f"{self.path}:{number}: no '{field}'; the line has {', '.join(row) or 'nothing'}")
             distinct = str(row[self.id_field]) if self.id_field else json.dumps(row, sort_keys=True)
             yield from_row({**row, "id": content_hash("row", distinct)})
+
+
+class ReadRun(Reader):
+    """Reads a step's file of another run: its records, with their ids and those that they descend from.
+
+    Args:
+        path: the file, relative to the recipe: `output/backtranslator_filter.jsonl`, for example.
+        fields: the fields to take; the others stay where they are.
+    """
+
+    files = ("path",)
+
+    def __init__(self, path: str, fields: list[str]) -> None:
+        super().__init__()
+        self.path = path
+        self.fields = fields
+        self.writes = tuple(fields)
+
+    def check(self) -> Iterable[str]:
+        return problems_of(self._records(), self.path)
+
+    def read(self) -> Iterable[Record]:
+        try:
+            yield from self._records()
+        except ValueError as error:
+            raise StopRun(str(error)) from error
+
+    def _records(self) -> Iterator[Record]:
+        for number, row in rows_of(self.path):
+            try:
+                record = from_row(row)
+            except ValueError as error:
+                raise ValueError(f"{self.path}:{number}: {error}; name a step's file of a run") from error
+            if missing := [field for field in self.fields if field not in record]:
+                has = ", ".join(record) or "nothing"
+                raise ValueError(f"{self.path}:{number}: no '{missing[0]}'; the record has {has}")
+            kept = (*self.fields, MADE_FROM)
+            yield record.only(**{field: record[field] for field in kept if field in record})
 
 
 class ReadStep(Reader):

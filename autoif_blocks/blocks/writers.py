@@ -10,8 +10,10 @@ from datatrove.data import Document
 
 from ..errors import DropRecord
 from ..prompts import Prompt
-from ..records import Record, to_row
+from ..records import Record, compact_json, to_row
+from ..rewards import constraints_of
 from .base import Block
+from .threshold import Threshold
 
 
 class WriteLines(Block):
@@ -89,6 +91,106 @@ class FormatSft(Block):
             chat = [{"from": names.get(role, role), "value": text} for role, text in turns]
             return [record.only(conversations=chat, **kept)]
         return [record.only(**{self.format: [{"role": role, "content": text} for role, text in turns]}, **kept)]
+
+
+class FormatDpo(Block):
+    """Turns pairs into records for preference training, with an explicit prompt: `prompt`, `chosen` and `rejected`.
+
+    Each is a list of {role, content}, as TRL reads them; `autoif export` makes other layouts of them.
+
+    Args:
+        user: a template for what the user says; white space around it is taken off.
+        system: a template for a system message, if there shall be one.
+        keep: fields to carry along, under `metadata`.
+    """
+
+    kind = "writer"
+
+    def __init__(
+        self, user: str = "{{ query }}\n{{ instruction }}", system: str | None = None, keep: list[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.user = Prompt(user)
+        self.system = Prompt(system) if system is not None else None
+        self.keep = keep or []
+        used = self.user.fields | (self.system.fields if self.system else frozenset())
+        self.reads = sorted({"chosen", "rejected", *self.keep, *used})
+        self.writes = ("prompt", "chosen", "rejected", *(("metadata",) if self.keep else ()))
+
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        return frozenset(self.writes)
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        prompt = [{"role": "system", "content": self.system.render(record)}] if self.system else []
+        prompt.append({"role": "user", "content": self.user.render(record).strip()})
+        sides = {side: [{"role": "assistant", "content": record[side]}] for side in ("chosen", "rejected")}
+        kept = {"metadata": {field: record[field] for field in self.keep}} if self.keep else {}
+        return [record.only(prompt=prompt, **sides, **kept)]
+
+
+class FormatRlvr(Block):
+    """Turns prompts into records for reinforcement learning: what is asked, and the functions that verify an answer.
+
+    `messages`, `ground_truth` and `dataset` are those that open-instruct reads: the ground truth is JSON, here a list
+    of constraints with their functions, and `dataset` names the verifier that understands it. `constraint` says it in
+    words. `autoif export --format verifiers` makes a Python package of them.
+
+    Args:
+        user: a template for what the user says; white space around it is taken off.
+        system: a template for a system message, if there shall be one.
+        constraints: a field with a list of {instruction, functions}, and a `weight` each where they differ; left out,
+            the record's own `instruction` and `functions` are its one constraint.
+        pass_rate: the share of a constraint's functions that must accept an answer, as a threshold.
+        max_functions: keep only so many of a constraint, the most accurate first; null keeps all.
+        dataset: the name of the verifier.
+        keep: fields to carry along, under `metadata`.
+    """
+
+    kind = "writer"
+
+    def __init__(
+        self,
+        user: str = "{{ query }}\n{{ instruction }}",
+        system: str | None = None,
+        constraints: str | None = None,
+        pass_rate: str | int | float = "> 0.5",
+        max_functions: int | None = None,
+        dataset: str = "autoif",
+        keep: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.user = Prompt(user)
+        self.system = Prompt(system) if system is not None else None
+        self.constraints = constraints
+        self.pass_rate = str(Threshold(pass_rate))
+        self.max_functions = max_functions
+        self.dataset = dataset
+        self.keep = keep or []
+        used = self.user.fields | (self.system.fields if self.system else frozenset())
+        verifying = (constraints,) if constraints else ("instruction", "functions")
+        self.reads = sorted({*verifying, *self.keep, *used})
+        self.writes = ("messages", "ground_truth", "dataset", "constraint", *(("metadata",) if self.keep else ()))
+
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        return frozenset(self.writes)
+
+    def handle(self, record: Record) -> Iterable[Record]:
+        messages = [{"role": "system", "content": self.system.render(record)}] if self.system else []
+        messages.append({"role": "user", "content": self.user.render(record).strip()})
+        given = record[self.constraints] if self.constraints else [record]
+        rows = [
+            {"instruction": each["instruction"], "functions": each["functions"][: self.max_functions],
+             "weight": each.get("weight", 1.0), "pass_rate": self.pass_rate}
+            for each in given
+        ]  # fmt: skip
+        try:
+            constraints_of(rows)
+        except ValueError as error:
+            raise DropRecord("nothing_to_verify", str(error)) from error
+        kept = {"metadata": {field: record[field] for field in self.keep}} if self.keep else {}
+        truth = compact_json(rows).decode()
+        words = "\n".join(row["instruction"] for row in rows)
+        return [record.only(messages=messages, ground_truth=truth, dataset=self.dataset, constraint=words, **kept)]
 
 
 class StepFile(Block):

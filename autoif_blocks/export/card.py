@@ -10,9 +10,12 @@ import yaml
 
 from ..models import SIMULATED
 from ..plain import one_line
+from .pairs import PAIR_LAYOUTS
 
 _PUBLIC = ("name", "seed", "text", "models", "sandbox", "steps")  # what shapes the data; not where and how it was run
-_LLAMA_FACTORY = {
+_TAGS = {"pairs": ("dpo",), "prompts": ("rlvr",)}
+_VERIFYING = {"VerifyResponses", "RateResponses"}
+_LLAMA_FACTORY: dict[str, dict[str, Any]] = {
     "messages": {
         "formatting": "sharegpt", "columns": {"messages": "messages"},
         "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
@@ -22,6 +25,10 @@ _LLAMA_FACTORY = {
     "alpaca": {
         "formatting": "alpaca",
         "columns": {"prompt": "instruction", "query": "input", "response": "output", "system": "system"},
+    },
+    "ranking": {
+        "formatting": "sharegpt", "ranking": True,
+        "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "system": "system"},
     },
 }  # fmt: skip
 
@@ -36,17 +43,22 @@ def card(run: dict[str, Any], layout: str, count: int, name: str, licence: str) 
     models: dict[str, Any] = data.get("models") or {}
     data["models"] = {role: {"model": model.get("model")} for role, model in models.items() if isinstance(model, dict)}
     blocks = {block.get("block") for step in run["steps"] for block in step.get("blocks") or []}
-    verified = " whose responses were verified by execution (AutoIF, arXiv 2406.13542)" * ("VerifyResponses" in blocks)
+    verified = " whose responses were verified by execution (AutoIF, arXiv 2406.13542)" if blocks & _VERIFYING else ""
+    named = one_line(str(recipe.get("name", "")))
+    things = "pairs" if layout in PAIR_LAYOUTS else "chats"
+    if layout in ("rlvr", "verifiers"):
+        things, verified = "prompts", " with functions that verify an answer (AutoIF, arXiv 2406.13542)"
+    configs = [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.jsonl"}]}]
     head = {
         **({"license": licence} if licence else {}),
         "pretty_name": name,
         "task_categories": ["text-generation"],
-        "tags": ["instruction-following", "synthetic", "autoif"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.jsonl"}]}],
+        "tags": ["instruction-following", "synthetic", "autoif", *_TAGS.get(things, ())],
+        **({} if layout == "verifiers" else {"configs": configs}),
     }
     parts = [
         f"---\n{_yaml(head)}---\n\n# {one_line(name)}\n",
-        f"{count} chats{verified}, made by AutoIF Blocks with the recipe `{one_line(str(recipe.get('name', '')))}`.\n",
+        f"{count} {things}{verified}, made by AutoIF Blocks with the recipe `{named}`.\n",
         _warnings(run, models),
         "| | |\n|---|---|\n" + "".join(f"| {key} | {_cell(value)} |\n" for key, value in _facts(run, data, licence)),
         f"## Counts\n\n{_counts(run)}",
@@ -88,11 +100,20 @@ def _counts(run: dict[str, Any]) -> str:
 
 
 def _use(layout: str, name: str) -> str:
+    if layout == "verifiers":
+        dashed = name.replace("_", "-")
+        shell = f"pip install -e .\nvf-eval {dashed} --env.agent.runtime.type subprocess -m MODEL\n"
+        made = _fenced(f"from {name} import load_environment\n\nenvironment = load_environment()\n", "python")
+        return f"{_fenced(shell, 'sh')}\n{made}\nThe functions run in autoif-blocks' sandbox, on Linux.\n"
     text = _fenced(
         'from datasets import load_dataset\n\ntrain = load_dataset("PATH_OR_REPO", split="train")\n', "python"
     )
     if layout == "messages":
         text += "\nTRL's `SFTTrainer` takes it as it is.\n"
+    if layout == "dpo":
+        text += (
+            "\nTRL's `DPOTrainer` takes it as it is: a conversational preference data set with an explicit prompt.\n"
+        )
     if layout in _LLAMA_FACTORY:
         entry = {"file_name": "data/train.jsonl", **_LLAMA_FACTORY[layout]}
         text += f"\nFor LLaMA-Factory, in `dataset_info.json`:\n\n{_fenced(_json({name: entry}), 'json')}"

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..outputs import whole
 from ..records import compact_json, to_line
+from .layouts import Columns, One
 
 _BATCH = 2000  # rows that Parquet writes at a time
 
@@ -31,9 +32,7 @@ def write_jsonl(target: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def write_parquet(
-    target: Path, rows: Iterable[Mapping[str, Any]], layout: Mapping[str, tuple[str, ...]], keep: bool
-) -> int:
+def write_parquet(target: Path, rows: Iterable[Mapping[str, Any]], layout: Columns, keep: bool) -> int:
     """The same in Parquet; `metadata`, whose fields differ from recipe to recipe, is a column of JSON.
 
     Raises:
@@ -45,10 +44,10 @@ def write_parquet(
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise RecipeError("Parquet needs pyarrow: pip install 'autoif-blocks[parquet]', or name a .jsonl") from error
-    kinds = {
-        name: arrow.list_(arrow.struct([(key, arrow.string()) for key in keys])) if keys else arrow.string()
-        for name, keys in layout.items()
-    }
+    kinds = {}
+    for name, keys in layout.items():
+        kind = arrow.struct([(key, arrow.string()) for key in keys]) if keys else arrow.string()
+        kinds[name] = arrow.list_(kind) if keys and not isinstance(keys, One) else kind
     if keep:
         kinds |= {"id": arrow.string(), "metadata": arrow.string()}
     schema = arrow.schema(list(kinds.items()))

@@ -16,16 +16,23 @@ from typing import Any
 
 from ..records import read_json
 
-LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+
+class One(tuple[str, ...]):
+    """The keys of a column that holds one object, not a list of them."""
+
+
+Columns = Mapping[str, tuple[str, ...]]
+"""columns of a layout: a text, or a list of objects with these keys"""
+LAYOUTS: Mapping[str, Columns] = {
     "messages": {"messages": ("role", "content")},
     "dialogs": {"dialogs": ("role", "content")},
     "sharegpt": {"conversations": ("from", "value"), "system": ()},
     "alpaca": {"instruction": (), "input": (), "output": (), "system": ()},
 }
-"""columns of each layout: a text, or a list of objects with these keys"""
 
 _ROLES = {"human": "user", "gpt": "assistant"}  # what ShareGPT calls them
 _NAMES = {role: name for name, role in _ROLES.items()}
+Turns = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Chat:
 
     id: str
     system: str
-    turns: list[tuple[str, str]]
+    turns: Turns
     """(role, text): `user` and `assistant` in turn"""
     metadata: dict[str, Any]
 
@@ -45,14 +52,7 @@ def chat_of(line: bytes) -> Chat:
     Raises:
         ValueError: the row holds none.
     """
-    try:
-        row = read_json(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError("a JSON object is needed")
+    row = object_in(line)
     turns = _turns(row)
     system = [text for role, text in turns if role == "system"]
     if row.get("system"):
@@ -61,22 +61,60 @@ def chat_of(line: bytes) -> Chat:
     roles = [role for role, _ in spoken]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise ValueError(f"a chat needs the user and the assistant in turn, got {', '.join(roles) or 'nothing'}")
-    metadata = row.get("metadata")
-    kept = metadata if isinstance(metadata, dict) else {}
-    return Chat(str(row.get("id", "")), "\n\n".join(system), spoken, kept)
+    return Chat(str(row.get("id", "")), "\n\n".join(system), spoken, metadata_in(row))
 
 
-def _turns(row: dict[str, Any]) -> list[tuple[str, str]]:
+def object_in(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        row = read_json(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError("a JSON object is needed")
+    return row
+
+
+def text_in(row: Mapping[str, Any], column: str) -> str:
+    """Raises ValueError where the column holds something else."""
+    return _text(row.get(column), column)
+
+
+def metadata_in(row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = row.get("metadata")
+    return kept if isinstance(kept, dict) else {}
+
+
+def turns_in(row: Mapping[str, Any], column: str, role: str, text: str) -> Turns:
+    """The (role, text) pairs of a column that lists objects.
+
+    Raises:
+        ValueError: it does not.
+    """
+    listed = row.get(column)
+    if not isinstance(listed, list) or not all(
+        isinstance(turn, dict) and isinstance(turn.get(role), str) for turn in listed
+    ):
+        raise ValueError(f"'{column}' must be a list of {{{role}, {text}}}")
+    return [(_ROLES.get(turn[role], turn[role]), _text(turn.get(text), text)) for turn in listed]
+
+
+def _turns(row: dict[str, Any]) -> Turns:
     for column, role, text in (("messages", "role", "content"), ("dialogs", "role", "content"),
                                ("conversations", "from", "value")):  # fmt: skip
-        listed = row.get(column)
-        if isinstance(listed, list):
-            if not all(isinstance(turn, dict) and isinstance(turn.get(role), str) for turn in listed):
-                raise ValueError(f"'{column}' must be a list of {{{role}, {text}}}")
-            return [(_ROLES.get(turn[role], turn[role]), _text(turn.get(text), text)) for turn in listed]
+        if isinstance(row.get(column), list):
+            return turns_in(row, column, role, text)
     if isinstance(row.get("instruction"), str) and isinstance(row.get("output"), str):
         asked = "\n".join(part for part in (row["instruction"], row.get("input")) if isinstance(part, str) and part)
         return [("user", asked), ("assistant", row["output"])]
+    if {"chosen", "rejected"} <= row.keys():
+        raise ValueError("this is a pair, not a chat: use --format dpo or ranking")
     named = ", ".join(map(str, row)) or "nothing"
     raise ValueError(f"no chat: the row has {named}; end the recipe with a format_sft step")
 
@@ -94,11 +132,20 @@ def columns_of(chat: Chat, layout: str) -> dict[str, Any]:
         ValueError: the layout cannot hold it.
     """
     if layout == "sharegpt":
-        said = [{"from": _NAMES[role], "value": text} for role, text in chat.turns]
-        return {"conversations": said, "system": chat.system}
+        return {"conversations": as_said(chat.turns), "system": chat.system}
     if layout == "alpaca":
         if len(chat.turns) > 2:
             raise ValueError(f"alpaca holds one exchange, this chat has {len(chat.turns) // 2}: use another --format")
         return {"instruction": chat.turns[0][1], "input": "", "output": chat.turns[1][1], "system": chat.system}
-    system = [("system", chat.system)] if chat.system else []
-    return {layout: [{"role": role, "content": text} for role, text in (*system, *chat.turns)]}
+    return {layout: as_messages(chat.system, chat.turns)}
+
+
+def as_messages(system: str, turns: Turns) -> list[dict[str, str]]:
+    """As OpenAI and TRL have them."""
+    first = [("system", system)] if system else []
+    return [{"role": role, "content": text} for role, text in (*first, *turns)]
+
+
+def as_said(turns: Turns) -> list[dict[str, str]]:
+    """As ShareGPT has them."""
+    return [{"from": _NAMES[role], "value": text} for role, text in turns]

@@ -40,7 +40,7 @@ class Reading:
         self._survivors: Counter[str] = Counter()
         self._texts: dict[str, list[str]] = defaultdict(list)
         self._unanimous = [0, 0]
-        self._columns: dict[str, set[str]] = {}
+        self._pairs: dict[str, Counter[str]] = defaultdict(Counter)
         self._ids: dict[int, set[str]] = {}
         self._parents: set[str] = set()
         self._alive = self._descent()
@@ -90,8 +90,9 @@ class Reading:
             old = before if row_name in previous or MADE_FROM in row else set()
             self._measure(step, row, old, row_name in self._alive)
             self._texts_of(row, old, row_name in self._alive)
+            if {"chosen", "rejected"} <= row.keys() and "chosen" not in before:
+                self._pairs[name][str(row.get("level", ""))] += 1
             after |= row.keys()
-        self._columns[name] = after
         for row_name, row in _rows(self._path(step, "dropped")):
             self._note(End(number, name, "dropped", str(row.get("reason", ""))), row_name)
             fields = row.get("record")
@@ -155,17 +156,19 @@ class Reading:
                     "SelfInstruct": ("Instructions", went),
                     "CrossValidate": ("Instructions with functions and cases that agree", went),
                     "JoinQueries": ("Pairs of an instruction and a query", went),
+                    "JoinPrompts": ("Prompts: an instruction, alone or with a query", went),
                     "Respond": ("Responses, in total", went),
+                    "RateResponses": ("Prompts whose responses the functions have rated", went),
                     "VerifyResponses": ("Responses that the functions accept", went),
                     "FormatSft": ("Records for SFT", went),
                 }.get(str(kind))
                 if told:
                     share = went / came if came and kind in ("CrossValidate", "VerifyResponses") else None
                     rows.append({"label": told[0], "value": told[1], "share": share, "step": step["name"]})
-            if {"chosen", "rejected"} <= self._columns.get(step["name"], set()):
-                rows.append(
-                    {"label": "Pairs for DPO", "value": step.get("out", 0), "share": None, "step": step["name"]}
-                )
+            levels = self._pairs.get(step["name"], Counter())
+            told_of = {"Pairs for DPO": levels.total()} if levels else {}
+            told_of |= {f"… of the {level} level": levels[level] for level in sorted(levels) if level}
+            rows += [{"label": label, "value": n, "share": None, "step": step["name"]} for label, n in told_of.items()]
         return rows
 
     def numbers(self) -> list[dict[str, Any]]:
