@@ -26,7 +26,11 @@ BLOCKS = {
     "keep_where": "autoif_blocks.blocks.filters.KeepWhere",
     "keep_length": "autoif_blocks.blocks.filters.KeepLength",
     "drop_label": "autoif_blocks.blocks.filters.DropLabel",
-    "dedup": "autoif_blocks.blocks.filters.Dedup",
+    # filters that compare records with one another
+    "dedup": "autoif_blocks.blocks.duplicates.Dedup",
+    "dedup_minhash": "autoif_blocks.blocks.duplicates.DedupMinhash",
+    "dedup_semantic": "autoif_blocks.blocks.duplicates.DedupSemantic",
+    "dedup_functions": "autoif_blocks.blocks.behaviour.DedupFunctions",
     # writers
     "write_lines": "autoif_blocks.blocks.writers.WriteLines",
     "format_sft": "autoif_blocks.blocks.writers.FormatSft",
