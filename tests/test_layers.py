@@ -18,7 +18,8 @@ ORDER = """
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context
     blocks.threshold blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
-    blocks.repair blocks.quality blocks.judges blocks.nli blocks.filters blocks.duplicates blocks.behaviour blocks.writers blocks.foreign blocks
+    blocks.repair blocks.quality blocks.judges blocks.nli blocks.filters blocks.duplicates blocks.behaviour
+    blocks.contamination blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors

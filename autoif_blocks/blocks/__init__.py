@@ -26,6 +26,7 @@ BLOCKS = {
     "keep_where": "autoif_blocks.blocks.filters.KeepWhere",
     "keep_length": "autoif_blocks.blocks.filters.KeepLength",
     "drop_label": "autoif_blocks.blocks.filters.DropLabel",
+    "decontaminate": "autoif_blocks.blocks.contamination.Decontaminate",
     # filters that compare records with one another
     "dedup": "autoif_blocks.blocks.duplicates.Dedup",
     "dedup_minhash": "autoif_blocks.blocks.duplicates.DedupMinhash",
