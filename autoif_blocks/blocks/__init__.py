@@ -7,15 +7,19 @@ BLOCKS = {
     "read_lines": "autoif_blocks.blocks.readers.ReadLines",
     "read_jsonl": "autoif_blocks.blocks.readers.ReadJsonl",
     "join_queries": "autoif_blocks.blocks.queries.JoinQueries",
+    "compose": "autoif_blocks.blocks.compose.Compose",
+    "place_constraints": "autoif_blocks.blocks.constraints.PlaceConstraints",
     # generators: a model writes
     "self_instruct": "autoif_blocks.blocks.generators.SelfInstruct",
     "write_verifiers": "autoif_blocks.blocks.generators.WriteVerifiers",
     "back_translate": "autoif_blocks.blocks.generators.BackTranslate",
     "repair_functions": "autoif_blocks.blocks.repair.RepairFunctions",
     "respond": "autoif_blocks.blocks.generators.Respond",
+    "converse": "autoif_blocks.blocks.constraints.Converse",
     # executors: model-written code runs, in the sandbox
     "cross_validate": "autoif_blocks.blocks.executors.CrossValidate",
     "verify_responses": "autoif_blocks.blocks.executors.VerifyResponses",
+    "verify_constraints": "autoif_blocks.blocks.constraints.VerifyConstraints",
     "mutation_score": "autoif_blocks.blocks.quality.MutationScore",
     "mine_disagreements": "autoif_blocks.blocks.quality.MineDisagreements",
     # scorers: a value is added

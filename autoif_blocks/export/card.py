@@ -37,7 +37,8 @@ def card(run: dict[str, Any], layout: str, count: int, name: str, licence: str) 
     models: dict[str, Any] = data.get("models") or {}
     data["models"] = {role: {"model": model.get("model")} for role, model in models.items() if isinstance(model, dict)}
     blocks = {block.get("block") for step in run["steps"] for block in step.get("blocks") or []}
-    verified = " whose responses were verified by execution (AutoIF, arXiv 2406.13542)" * ("VerifyResponses" in blocks)
+    by_execution = not blocks.isdisjoint(("VerifyResponses", "VerifyConstraints"))
+    verified = " whose responses were verified by execution (AutoIF, arXiv 2406.13542)" * by_execution
     head = {
         **({"license": licence} if licence else {}),
         "pretty_name": name,

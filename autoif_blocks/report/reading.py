@@ -18,7 +18,7 @@ _PARENTS = re.compile(rb'"made_from": \[("[^\]]*)\]')  # in a text, its quotatio
 _ACCURACY = re.compile(r"accuracy (\d\.\d\d)")
 _LANGUAGE_SAMPLE = 1500  # texts: the detector takes about a millisecond for each
 _LISTED = 15  # families, pairs
-_CHECKS = ("CrossValidate", "VerifyResponses", "Decontaminate")  # what they let pass is a rate
+_CHECKS = ("CrossValidate", "VerifyResponses", "VerifyConstraints", "Decontaminate")  # what they let pass is a rate
 
 Pair = tuple[Counter[float], Counter[float]]
 """counts of a value among the records that survived, or whose children did, and among the others"""
@@ -157,6 +157,8 @@ class Reading:
                     "CrossValidate": ("Instructions with functions and cases that agree", went),
                     "JoinQueries": ("Pairs of an instruction and a query", went),
                     "Respond": ("Responses, in total", went),
+                    "Converse": ("Responses, in total", went),
+                    "VerifyConstraints": ("Responses that the functions accept", went),
                     "VerifyResponses": ("Responses that the functions accept", went),
                     "Decontaminate": ("Records that have no evaluation prompt in them", went),
                     "FormatSft": ("Records for SFT", went),
