@@ -98,7 +98,7 @@ def pool() -> list[dict[str, Any]]:
     return given
 
 
-COMPOSE = "  - {name: compositions, block: compose, sizes: [2], per_record: 5, chance: 0.05}\n"
+COMPOSE = "  - {name: compositions, block: compose, sizes: [2], per_record: 20, chance: 0.05}\n"
 
 
 def pairs(found: list[dict[str, Any]]) -> set[frozenset[str]]:
@@ -117,7 +117,7 @@ def test_functions_tell_what_goes_together(bench: Bench) -> None:
     strict = bench.run(COMPOSE.replace("0.05", "0.05, witness: true"), pool(), overwrite=True)
     assert pairs(strict) <= every - never - {frozenset(("End so.", "Ask."))}
     loose = bench.run(COMPOSE.replace("0.05", "0"), pool(), overwrite=True)
-    assert pairs(loose) & never
+    assert pairs(loose) >= never
     for row in found:
         assert row["instruction"] == " ".join(constraint["instruction"] for constraint in row["constraints"])
         assert all(constraint["functions"] for constraint in row["constraints"])
@@ -136,7 +136,7 @@ def test_who_finds_no_partner_is_dropped_with_the_reason(bench: Bench) -> None:
     clash = [{**instruction(text, ["True"], ["a"], ["b"])} for text in CLASHES[0]]
     assert bench.run(COMPOSE, clash) == []
     assert {(row["reason"], row["detail"]) for row in bench.dropped("compositions")} == {
-        ("no_partner", "passed over: {'conflict in words': 5}")
+        ("no_partner", "passed over: {'conflict in words': 20}")
     }
     assert bench.discarded("compositions")[0]["reason"] == "too_few_partners"
 
@@ -195,9 +195,8 @@ def test_a_conversation_is_asked_turn_by_turn_and_each_reply_is_verified(bench: 
     sent = [[message["content"] for message in body["messages"]] for body in bench.model.bodies]
     assert ["one", "tea, please", "two"] in sent
     assert ["two", "tea", "one"] in sent
-    assert {body["seed"] for body in bench.model.bodies if len(body["messages"]) == 3} == {
-        body["seed"] for body in bench.model.bodies if len(body["messages"]) == 1
-    }
+    for length in (1, 3):  # each sample goes its own way, in each turn
+        assert len({body["seed"] for body in bench.model.bodies if len(body["messages"]) == length}) == 2
     chats = sorted([[turn["content"] for turn in row["messages"]] for row in left], key=len)
     assert chats == [["one", "tea, please"]] * 2 + [["one", "tea, please", "two", "tea"]] * 2
     dropped = bench.dropped("verified")

@@ -176,6 +176,15 @@ def test_records_that_have_shown_little_stay(bench: Bench) -> None:
         assert len(bench.run(FAMILIES.replace("1}", f"{evidence}}}"), pair, overwrite=True)) == 2
 
 
+def test_what_the_pool_has_no_room_for_is_asked_of_those_that_agree_on_it(bench: Bench) -> None:
+    same = [
+        {**instruction(f"{n} words.", [f"len(response.split()) >= {n}"], [LONG], ["a"]), "response": "1 2 3 4 5"}
+        for n in (5, 6)
+    ]
+    assert len(bench.run(FAMILIES, same)) == 1
+    assert len(bench.run(FAMILIES.replace("1}", "1, pool: 2, also: [response]}"), same, overwrite=True)) == 2
+
+
 def test_more_texts_tell_functions_apart(bench: Bench) -> None:
     pair = [
         {**instruction("No commas.", ["',' not in response"], ["a"], ["b, c"]), "response": "d; e"},

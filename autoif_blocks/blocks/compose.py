@@ -19,10 +19,11 @@ class Compose(Comparing):
     """Puts several instructions together that can be followed together: each record begins `per_record` compositions.
 
     Partners are drawn from all records, by content and the recipe's seed. One is passed over if it conflicts with one
-    that is chosen already, or is implied by one: because their words say so (counts, case, letters, shape, in English), or
-    because their functions do. These are run on a pool of texts, the cases of all records and the fields of `also`: two
-    conflict if no text is accepted by both, and one implies the other if the other accepts all that it accepts, where
-    the chance of that among unrelated ones is below `chance`. What is left may conflict still: the responses show it.
+    that is chosen already, or is implied by one: because their words say so (counts, case, letters, shape, in
+    English) or because their functions do. These are run on a pool of texts, the cases of all records and the fields
+    of `also`: two conflict if no text is accepted by both, and one implies the other if the other accepts all that it
+    accepts, where the chance of that among unrelated ones is below `chance`. What is left may conflict still: the
+    responses show it.
 
     A composition has `constraints`, a list of {instruction, functions}, and all of their texts as its `instruction`.
 
