@@ -15,8 +15,10 @@ import tokenizers
 from conftest import Bench, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_export import have, loaded
 
 from autoif_blocks.blocks.duplicates import DedupMinhash
+from autoif_blocks.export import export
 from autoif_blocks.languages import words_of
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import Record
@@ -95,17 +97,17 @@ def test_as_many_pairs_are_found_as_datatrove_promises() -> None:
 
     def found(shared: int, own: int) -> int:
         count = 0
-        for _ in range(100):
+        for _ in range(50):
             common = [f"w{rng.getrandbits(40)}" for _ in range(shared)]
             one, other = ([*common, *(f"w{rng.getrandbits(40)}" for _ in range(own))] for _ in range(2))
             count += len(left([" ".join(one), " ".join(other)], n_grams=1)) == 1
         return count
 
-    assert found(80, 10) > 80  # 80 of 100
-    assert found(50, 25) < 15  # 50 of 100
+    assert found(80, 10) > 40  # 80 of 100
+    assert found(50, 25) < 10  # 50 of 100
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.sampled_from([changed(places) for places in (0, 1, 2, 3, 9, 30)] + ["", "x y"]), max_size=12))
 def test_what_stays_is_new_and_what_goes_is_not(texts: list[str]) -> None:
     stay = left(texts)
@@ -157,7 +159,9 @@ def test_instructions_in_other_words_are_one_family(bench: Bench) -> None:
         assert {row["record"]["instruction"], kept[first]} in (commas, fives)
 
 
-@pytest.mark.parametrize("steps", [FAMILIES, FAMILIES.replace("evidence: 1", "evidence: 1, pool: 8")])
+@pytest.mark.parametrize(
+    "steps", [FAMILIES, pytest.param(FAMILIES.replace("evidence: 1", "evidence: 1, pool: 8"), marks=pytest.mark.heavy)]
+)
 def test_neither_order_nor_tasks_nor_the_pool_s_size_changes_who_stays(bench: Bench, steps: str) -> None:
     """A pool too small to show a difference leaves the record, or asks about the cases that it had no room for."""
     first = bench.run(steps, GIVEN)
@@ -172,8 +176,7 @@ def test_records_that_have_shown_little_stay(bench: Bench) -> None:
         instruction(f"Say {word}.", [f"response == {LONG!r}"], [LONG], ["a", "b", "c"]) for word in ("this", "that")
     ]
     assert len(bench.run(FAMILIES, pair)) == 1
-    for evidence in (2, 4):
-        assert len(bench.run(FAMILIES.replace("1}", f"{evidence}}}"), pair, overwrite=True)) == 2
+    assert len(bench.run(FAMILIES.replace("1}", "2}"), pair, overwrite=True)) == 2
 
 
 def test_what_the_pool_has_no_room_for_is_asked_of_those_that_agree_on_it(bench: Bench) -> None:
@@ -255,7 +258,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_a_remedy(bench: Bench) 
 def test_families_of_the_simulated_teacher_are_told_by_their_functions(tmp_path: Path) -> None:
     """Its instructions come in several wordings, and what they mean is known: a pair that is none is the exception."""
     recipe = Recipe.load(Path(__file__).parents[1] / "pipelines" / "clean.yaml", [f"output_dir={tmp_path}"])
-    recipe.run(RunOptions(end=4))
+    assert recipe.run(RunOptions())["state"] == "completed"
 
     def meaning(text: str) -> Any:
         reading = recognise(text)
@@ -271,3 +274,9 @@ def test_families_of_the_simulated_teacher_are_told_by_their_functions(tmp_path:
     assert right > 40
     assert right >= 0.95 * len(pairs)
     assert right >= 0.7 * (right + len(meanings) - len(set(meanings)))  # of those that there are
+
+    have("datasets", "pyarrow")
+    export(tmp_path, "messages", tmp_path / "set")
+    chats = rows(tmp_path / "sft_data.jsonl")
+    assert [row["messages"] for row in loaded(tmp_path / "set")] == [row["dialogs"] for row in chats]
+    assert len(chats) > 100

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -178,6 +179,18 @@ from datasets import load_dataset
 data = load_dataset(*json.loads(sys.argv[1]), split="train")
 print(json.dumps({"columns": data.column_names, "rows": data.to_list(), "features": str(data.features)}))
 """
+
+
+def loaded(*what: object) -> list[dict[str, Any]]:
+    """The rows that `load_dataset` finds, in a process of its own, without a network."""
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED, json.dumps([str(part) for part in what])], text=True, capture_output=True,
+            check=False, timeout=120, env={**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows_found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])["rows"]
+    return rows_found
 
 
 @pytest.mark.heavy
