@@ -34,8 +34,10 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     data["sandbox"] = {k: v for k, v in (data.get("sandbox") or {}).items() if k not in _SANDBOX_PACE}
     flat = dict(flatten(data, ""))
     # A recipe may be run from anywhere: its inputs count by content.
-    files = recipe.inputs.values()
-    hashes = {f"the file {path.name}": blake2b(path.read_bytes(), digest_size=8).hexdigest() for path in files}
+    hashes: dict[str, Any] = {}
+    for path in sorted(set(recipe.inputs.values())):
+        name, digest = f"the file {path.name}", blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        hashes[name] = f"{hashes[name]} {digest}" if name in hashes else digest  # folders may share a file's name
     return {k: v for k, v in flat.items() if not (isinstance(v, str) and v in recipe.inputs)} | hashes
 
 

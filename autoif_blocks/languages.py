@@ -1,7 +1,8 @@
-"""Which language a text is in (by py3langid, whose model is in its wheel), and how long it is, in any language."""
+"""Which language a text is in (by py3langid, whose model is in its wheel), its words, and how long it is."""
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _INSIDE = r"\p{L}\p{N}\p{M}_\u200c\u200d'’.,:@/-"
 _WORD = regex.compile(rf"[{UNSPACED}]|(?![{UNSPACED}])[\p{{L}}\p{{N}}](?:(?![{UNSPACED}])[{_INSIDE}])*")
 _CHARACTER = regex.compile(r"\X")
+_PLAIN = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+")
 
 
 @cache
@@ -33,3 +35,9 @@ def count_words(text: str) -> int:
     That is what Chinese and Japanese readers count. Marks and emoji that stand alone are no words.
     """
     return sum(1 for _ in _WORD.finditer(text))
+
+
+def words_of(text: str) -> list[str]:
+    """The words in a form in which they are compared: in lower case, parted by every mark (`don't` is two). As in
+    `count_words`, each character counts as one where a script parts words by nothing."""
+    return list(_PLAIN.findall(unicodedata.normalize("NFKC", text).casefold()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -125,10 +126,30 @@ class Wiring:
         return Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field))
 
     def _file_option(self, cls: type, key: str, value: Any, step: str, where: Where) -> Any:
-        """Options that name files are relative to the recipe, or URLs; a prompt may stand in a file of its own."""
+        """Options that name files are relative to the recipe, or URLs; a prompt may stand in a file of its own. A list
+        may hold patterns, `evals/*.jsonl`."""
         named = key in getattr(cls, "files", ())
+        if named and isinstance(value, list):
+            texts = [item for item in value if isinstance(item, str)]
+            names = [name for item in texts for name in self._matching(item, step, where)]
+            return [str(self._file(name, True, step, where)) for name in dict.fromkeys(names)]
         if not isinstance(value, str) or not (named or (value.endswith(".jinja") and "\n" not in value)):
             return value
+        return self._file(value, named, step, where)
+
+    def _matching(self, pattern: str, step: str, where: Where) -> list[str]:
+        """The names that a pattern stands for, as a recipe could write them; a name stands for itself."""
+        if is_url(pattern) or not glob.has_magic(pattern):
+            return [pattern]
+        # pathlib's glob does not go up, `../evals/*.jsonl`.
+        found = sorted(glob.glob(str(path_of(pattern)), root_dir=self.source.folder, recursive=True))  # noqa: PTH207
+        files = [name for name in found if (self.source.folder / name).is_file()]
+        if not files:
+            self.source.add(where, step, f"no file matches {shown(pattern)}: paths are relative to the recipe")
+        return files
+
+    def _file(self, value: str, named: bool, step: str, where: Where) -> str:
+        """The path of a file that an option names, or what it holds if the option is a text."""
         path = self.source.folder / path_of(value)
         try:
             path = fetch(value, self.work_dir) if is_url(value) else path.resolve()
@@ -141,7 +162,7 @@ class Wiring:
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
             self.source.add(where, step, f"cannot read {shown(value)}: {getattr(error, 'strerror', None) or error}")
         except ValueError as error:  # of a URL, which it names unless that holds a secret
-            self.source.add(where, step, f"{key}: {error}")
+            self.source.add(where, step, f"{where[-1]}: {error}")
         return _UNREADABLE if not named else str(path)
 
     def _known_model(self, model: str, step: str, where: Where) -> None:
@@ -181,7 +202,8 @@ class Wiring:
         if isinstance(block, Generator):
             self._known_model(block.model, step, where)
         known = {str(path): name for name, path in self.inputs.items()}
-        if all(str(spec.options.get(option)) in known for option in block.files if option in spec.options):
+        given = [spec.options[option] for option in block.files if option in spec.options]
+        if all(path in known for value in given for path in (value if isinstance(value, list) else [str(value)])):
             try:
                 for message in block.check():
                     for path, name in known.items():

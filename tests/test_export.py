@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -198,23 +199,28 @@ print(json.dumps({"columns": data.column_names, "rows": data.to_list(), "feature
 """
 
 
-def loaded(bench: Bench, form: str) -> dict[str, Any]:
-    """What the library makes of an export."""
+def loaded(*what: object) -> dict[str, Any]:
+    """What `load_dataset` makes of its arguments: columns, rows, features."""
     have("datasets", "pyarrow")
-    target = str(bench.folder / form)
-    what = {"folder": [target]}.get(form, ["json" if form == "x.jsonl" else "parquet", None, None, target])
-    return python(bench, LOADED, json.dumps(what))
+    return python(LOADED, json.dumps([part and str(part) for part in what]))
 
 
-def python(bench: Bench, program: str, argument: str) -> dict[str, Any]:
-    """The JSON object that a program prints last."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, argument], text=True, capture_output=True, check=False, timeout=120,
-        env={**os.environ, "HF_HOME": str(bench.folder / "hf"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+def python(program: str, argument: str) -> dict[str, Any]:
+    """The JSON object that a program prints last. It has a process of its own, and no network."""
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [sys.executable, "-c", program, argument], text=True, capture_output=True, check=False, timeout=120,
+            env={**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def exported(bench: Bench, form: str) -> tuple[object, ...]:
+    """How `load_dataset` is asked for an export of this form."""
+    target = bench.folder / form
+    return (target,) if form == "folder" else ("json" if form == "x.jsonl" else "parquet", None, None, target)
 
 
 @pytest.mark.heavy
@@ -223,7 +229,7 @@ def python(bench: Bench, program: str, argument: str) -> dict[str, Any]:
 def test_the_real_datasets_library_loads_it(bench: Bench, layout: str, form: str) -> None:
     """As TRL and LLaMA-Factory do, with the columns that they document."""
     export(run(bench, count=3), layout, bench.folder / form)
-    found = loaded(bench, form)
+    found = loaded(*exported(bench, form))
     assert found["columns"] == list(LAYOUTS[layout])
     assert found["rows"] == [EXPECTED[layout]] * 3
 
@@ -272,7 +278,7 @@ def test_what_is_no_pair_is_refused(change: dict[str, Any], told: str) -> None:
 @pytest.mark.parametrize("form", ["folder", "x.jsonl", "x.parquet"])
 def test_the_real_datasets_library_loads_pairs(bench: Bench, layout: str, form: str) -> None:
     export(run_of_pairs(bench, count=3), layout, bench.folder / form)
-    found = loaded(bench, form)
+    found = loaded(*exported(bench, form))
     assert (found["columns"], found["rows"]) == (list(PAIR_LAYOUTS[layout]), [PAIRS[layout]] * 3)
 
 
@@ -300,7 +306,7 @@ def test_the_real_trl_takes_the_pairs_as_they_are(bench: Bench) -> None:
     """What `DPOTrainer` does to a data set before it is tokenized; that needs no torch."""
     have("datasets", "pyarrow", "trl", "transformers")
     export(run_of_pairs(bench, count=3), "dpo", bench.folder / "x.jsonl")
-    told = python(bench, TRAINED, str(bench.folder / "x.jsonl"))
+    told = python(TRAINED, str(bench.folder / "x.jsonl"))
     assert told == {
         "conversational": True, "explicit": True, "unpaired": ["prompt", "completion", "label"],
         "rendered": [{"prompt": "<system>be kind<user>q\ni<assistant>", "chosen": "r", "rejected": "s"}] * 3,

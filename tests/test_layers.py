@@ -19,7 +19,8 @@ ORDER = """
     streaming warned context
     blocks.threshold rewards blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.repair blocks.quality blocks.judges blocks.nli blocks.pairs
-    blocks.filters blocks.writers blocks.foreign blocks
+    blocks.filters blocks.duplicates blocks.behaviour
+    blocks.contamination blocks.conflicts blocks.compose blocks.constraints blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
     ping identity state outputs results series simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
@@ -31,8 +32,9 @@ ORDER = """
     export.layouts export.pairs export.prompts export.files export.environment export.card export.hub export
     teacher.chance teacher.prose teacher.chinese teacher.family teacher.families_case teacher.families_chinese
     teacher.families_layout teacher.families_length teacher.families_letters teacher.families_lists
-    teacher.families_marks teacher.families_sentences teacher.families_words teacher.families teacher.hostile
-    teacher.tasks teacher.verifiers teacher.replies teacher.batches teacher.server teacher teacher.__main__
+    teacher.families_marks teacher.families_sentences teacher.families_words teacher.families teacher.composed
+    teacher.hostile teacher.tasks teacher.verifiers teacher.replies teacher.batches teacher.server teacher
+    teacher.__main__
     cli __main__
 """
 LAYERS = ORDER.split()

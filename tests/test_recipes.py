@@ -25,7 +25,12 @@ def small(path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+LONG = {"clean", "composed"}  # heavy tests run these whole, too
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.heavy] * (path.stem in LONG), id=path.stem) for path in RECIPES]
+)
 def test_every_shipped_recipe_runs(path: Path, tmp_path: Path) -> None:
     recipe = Recipe.load(path, [*small(path), f"output_dir={tmp_path}"])
     result = recipe.run(RunOptions(limit=8))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from datatrove.data import Document
 
-from ..errors import StopRun
 from ..languages import count_characters, count_words
-from ..records import Record, content_hash
+from ..records import Record
 from .base import Block
 from .kinds import Filter
 from .threshold import Threshold
@@ -122,71 +118,3 @@ class Limit(Block):
                 yield document
             else:
                 self.drop(Record(document), "limit", f"--limit {self.count}")
-
-
-class Dedup(Block):
-    """Leaves one of several equal records.
-
-    Without `on`, records with one id are equal: they come from equal content, so the first is as good as any, and
-    records flow on at once. With `on`, records that agree in those fields are equal whatever their ids; the one with
-    the smallest id stays, which takes waiting for all records.
-
-    Args:
-        on: fields to compare; null compares ids.
-    """
-
-    kind = "filter"
-
-    def __init__(self, on: list[str] | None = None) -> None:
-        super().__init__()
-        if on == []:
-            raise ValueError("on must name at least one field, or be left out to compare ids")
-        self.on = on
-        self.reads = tuple(on or ())
-        self.whole_set = on is not None
-
-    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        records: Iterable[Record] = self._take(data or ())
-        if self.on is not None:
-            records = sorted(records, key=lambda record: record.id)
-        with contextlib.closing(_Firsts()) as firsts:
-            for record in records:
-                equal = record.id if self.on is None else content_hash(*(record[field] for field in self.on))
-                if (first := firsts.of(equal, record.id)) is not None:
-                    self.drop(record, "duplicate", f"of {first}")
-                    continue
-                self.meter.given += 1
-                yield record.document
-
-    def _take(self, data: Iterable[Document]) -> Iterator[Record]:
-        for document in data:
-            self.meter.taken += 1
-            yield Record(document)
-
-
-class _Firsts:
-    """The first record of each that are equal; on disk once they are many, in a file that SQLite deletes."""
-
-    def __init__(self) -> None:
-        # Whoever closes a chain of generators may do it from another thread.
-        self._table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._table.execute("PRAGMA journal_mode=OFF")
-        self._table.execute("PRAGMA cache_size=-1000")
-        self._table.execute("CREATE TABLE firsts (equal BLOB PRIMARY KEY, id BLOB) WITHOUT ROWID")
-
-    def of(self, equal: str, record_id: str) -> str | None:
-        """The id of the first that is equal to this one; None if this is the first."""
-        try:
-            key = equal.encode("utf-8", "surrogatepass")
-            added = self._table.execute(
-                "INSERT OR IGNORE INTO firsts VALUES (?, ?)", (key, record_id.encode("utf-8", "surrogatepass"))
-            )
-            if added.rowcount:
-                return None
-            found: bytes = self._table.execute("SELECT id FROM firsts WHERE equal = ?", (key,)).fetchone()[0]
-            return found.decode("utf-8", "surrogatepass")
-        except sqlite3.Error as error:
-            raise StopRun(f"cannot keep the ids of records on disk, in {tempfile.gettempdir()}: {error}") from error
-
-    def close(self) -> None:
-        self._table.close()

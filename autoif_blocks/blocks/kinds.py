@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
+from ..client import Message
 from ..errors import DropRecord
 from ..prompts import Prompt
 from ..records import Record
@@ -96,14 +97,18 @@ class Generator(AsyncBlock):
                 self.discard(record, drop.reason, drop.detail)
         raise AssertionError("unreachable")
 
-    async def ask(self, record: Record, start: int = 0, n: int | None = None, **variables: Any) -> list[str]:
+    async def ask(
+        self, record: Record, start: int = 0, n: int | None = None, history: Sequence[Message] = (), **variables: Any
+    ) -> list[str]:
         """`n` completions of the prompt, rendered with the record's fields and `variables`; `start` numbers the first.
+        `history` are the messages before it.
 
         Raises:
             DropRecord: the request cannot be made or is refused, or every completion was cut off.
         """
         values = {**record.document.metadata, **variables}
         messages = [{"role": "system", "content": self.system.render(values)}] if self.system else []
+        messages += history
         messages.append({"role": "user", "content": self.prompt.render(values)})
         client = self.live.client(self.model)
         completions = await client.complete(

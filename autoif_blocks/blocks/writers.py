@@ -49,6 +49,7 @@ class FormatSft(Block):
         system: a template for a system message, if there shall be one.
         response: the field that holds the answer.
         keep: fields to carry along, under `metadata`.
+        turns: whether a record is a conversation, in `turns` and `replies`, instead of `user` and `response`.
     """
 
     kind = "writer"
@@ -60,15 +61,19 @@ class FormatSft(Block):
         system: str | None = None,
         response: str = "response",
         keep: list[str] | None = None,
+        turns: bool = False,
     ) -> None:
         super().__init__()
+        if turns and format == "alpaca":
+            raise ValueError("turns do not fit into alpaca, which holds one exchange: choose another format")
         self.format = format
+        self.turns = turns
         self.user = Prompt(user)
         self.system = Prompt(system) if system is not None else None
         self.response = response
         self.keep = keep or []
-        used = self.user.fields | (self.system.fields if self.system else frozenset())
-        self.reads = sorted({response, *self.keep, *used})
+        chat = {"turns", "replies"} if turns else {response, *self.user.fields}
+        self.reads = sorted({*chat, *self.keep, *(self.system.fields if self.system else ())})
         columns = {"sharegpt": ("conversations",), "alpaca": ("instruction", "input", "output")}.get(format, (format,))
         self.writes = (*columns, *(("system",) if system and format == "alpaca" else ()))
         if self.keep:
@@ -78,14 +83,18 @@ class FormatSft(Block):
         return frozenset(self.writes)
 
     def handle(self, record: Record) -> Iterable[Record]:
-        user, answer = self.user.render(record), record[self.response]
+        if self.turns:
+            said = list(zip(record["turns"], record["replies"], strict=True))
+        else:
+            said = [(self.user.render(record), record[self.response])]
         system = self.system.render(record) if self.system else None
         kept = {"metadata": {field: record[field] for field in self.keep}} if self.keep else {}
         if self.format == "alpaca":
             extra = {"system": system} if system else {}
+            ((user, answer),) = said
             return [record.only(instruction=user, input="", output=answer, **extra, **kept)]
         turns = [("system", system)] if system else []
-        turns += [("user", user), ("assistant", answer)]
+        turns += [turn for user, answer in said for turn in (("user", user), ("assistant", answer))]
         if self.format == "sharegpt":
             names = {"user": "human", "assistant": "gpt"}
             chat = [{"from": names.get(role, role), "value": text} for role, text in turns]

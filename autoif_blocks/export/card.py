@@ -14,7 +14,8 @@ from .pairs import PAIR_LAYOUTS
 
 _PUBLIC = ("name", "seed", "text", "models", "sandbox", "steps")  # what shapes the data; not where and how it was run
 _TAGS = {"pairs": ("dpo",), "prompts": ("rlvr",)}
-_VERIFYING = {"VerifyResponses", "RateResponses"}
+_VERIFYING = {"VerifyResponses", "VerifyConstraints", "RateResponses"}
+_FILTER = "Decontaminate"
 _LLAMA_FACTORY: dict[str, dict[str, Any]] = {
     "messages": {
         "formatting": "sharegpt", "columns": {"messages": "messages"},
@@ -86,9 +87,23 @@ def _facts(run: dict[str, Any], data: dict[str, Any], licence: str) -> list[tupl
         ("licence", licence or "not named"),
         ("models", models),
         ("seed of all random choices", run.get("seed")),
+        *_contamination(run, data),
         ("begun", (run.get("all_commands") or {}).get("since") or run.get("started")),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]
+
+
+def _contamination(run: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, Any]]:
+    """How much of what was made had evaluation prompts in it, and which were looked for."""
+    blocks = [block for step in run["steps"] for block in step.get("blocks") or [] if block.get("block") == _FILTER]
+    if not blocks:
+        return [("evaluation prompts", "not looked for")]
+    steps = [block for step in data.get("steps") or [] for block in step.get("blocks", [step])]
+    files = ", ".join(str(name) for step in steps for name in step.get("against", ()))
+    looked = sum(block.get("in", 0) for block in blocks)
+    dropped = sum(sum((block.get("dropped") or {}).values()) for block in blocks)
+    share = f"{dropped / looked:.2%}" if looked else "none"
+    return [("evaluation prompts", f"{dropped} of {looked} records ({share}) shared words with {files}; left out")]
 
 
 def _counts(run: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ _PARENTS = re.compile(rb'"made_from": \[("[^\]]*)\]')  # in a text, its quotatio
 _ACCURACY = re.compile(r"accuracy (\d\.\d\d)")
 _LANGUAGE_SAMPLE = 1500  # texts: the detector takes about a millisecond for each
 _LISTED = 15  # families, pairs
+_CHECKS = ("CrossValidate", "VerifyResponses", "VerifyConstraints", "Decontaminate")  # what they let pass is a rate
 
 Pair = tuple[Counter[float], Counter[float]]
 """counts of a value among the records that survived, or whose children did, and among the others"""
@@ -159,11 +160,14 @@ class Reading:
                     "JoinPrompts": ("Prompts: an instruction, alone or with a query", went),
                     "Respond": ("Responses, in total", went),
                     "RateResponses": ("Prompts whose responses the functions have rated", went),
+                    "Converse": ("Responses, in total", went),
+                    "VerifyConstraints": ("Responses that the functions accept", went),
                     "VerifyResponses": ("Responses that the functions accept", went),
+                    "Decontaminate": ("Records that have no evaluation prompt in them", went),
                     "FormatSft": ("Records for SFT", went),
                 }.get(str(kind))
                 if told:
-                    share = went / came if came and kind in ("CrossValidate", "VerifyResponses") else None
+                    share = went / came if came and kind in _CHECKS else None
                     rows.append({"label": told[0], "value": told[1], "share": share, "step": step["name"]})
             levels = self._pairs.get(step["name"], Counter())
             told_of = {"Pairs for DPO": levels.total()} if levels else {}

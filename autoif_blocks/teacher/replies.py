@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from random import Random
+from statistics import fmean
 
-from . import chinese, tasks
+from . import chinese, composed, tasks
 from .chance import Rates, digest, share
 from .families import (
     CATALOGUE_SIZE,
@@ -156,16 +157,24 @@ def _label(text: str, rng: Random, rates: Rates) -> str:
 def _respond(text: str, rng: Random, rates: Rates) -> str:
     if rng.random() < rates.malformed / 10:
         return rng.choice(("", " \n", "I am sorry, but I cannot help with that."))
+    if len(constraints := composed.constraints_of(text)) > 1:
+        readings = list(constraints.values())
+        in_chinese = any(reading.family.language == "zh" for reading in readings)
+        prose = _prose(composed.without_constraints(text), in_chinese, rng)
+        return composed.answer(prose, readings, fmean(map(ease, constraints)), rng)
     query, instruction = tasks.query_of(text), tasks.instruction_of(text)
     reading = recognise(instruction) if instruction else None
-    if chinese.is_chinese(query) or (reading and reading.family.language == "zh"):
-        prose = chinese.write(chinese.topics_in(query), rng, rng.randint(2, 5))
-    else:
-        prose = write(topic_words(query), rng, rng.randint(2, 5))
+    prose = _prose(query, reading is not None and reading.family.language == "zh", rng)
     if instruction is None or reading is None:
         return prose
     build = reading.family.comply if rng.random() < ease(instruction) else reading.family.violate
     return build(prose, reading.params, rng)
+
+
+def _prose(query: str, in_chinese: bool, rng: Random) -> str:
+    if in_chinese or chinese.is_chinese(query):
+        return chinese.write(chinese.topics_in(query), rng, rng.randint(2, 5))
+    return write(topic_words(query), rng, rng.randint(2, 5))
 
 
 def ease(instruction: str) -> float:
