@@ -36,13 +36,11 @@ from .series import Series
 from .servers import server_specs
 from .serving import serving
 from .simulated import simulated_teacher
-from .state import RunState, StepCounts, with_unfinished
+from .state import WORK, RunState, StepCounts, with_unfinished
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
 from .timeline import recording
 from .upkeep import Found, clean, delete_all, record
-
-WORK = ".work"
 
 
 class Listener(Protocol):
