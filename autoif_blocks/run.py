@@ -315,7 +315,7 @@ class _Run:
             servers=self.servers,
             served_in=str(self.work / "servers") if self.recipe.executor.type == "local" else None,
         )  # fmt: skip
-        stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
+        stages = stages_of(self._blocks(), self.recipe.executor, self.work)
         return execute(stages, self.recipe.executor, settings, self.work.parent / "logs")
 
     def _blocks(self) -> Iterator[Block]:
