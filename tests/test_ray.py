@@ -23,6 +23,7 @@ from test_stopping import counts_add_up, members, run_json, teacher
 
 pytestmark = [pytest.mark.heavy, pytest.mark.ray]
 
+RESHARD = ", reshard_after: [second]"
 RAY = "executor={type: ray, tasks: 4, workers: 2}"
 
 
@@ -96,7 +97,7 @@ def test_a_process_killed_in_the_middle_loses_nothing(
         assert autoif("run", "recipe.yaml", env=env, cwd=folder).returncode == 0
         whole = tree(folder / "out")
     with teacher("--latency", "0.7", "--latency-sigma", "0") as url:
-        folder = project(tmp_path / "project", url, "ray", "")
+        folder = project(tmp_path / "project", url, "ray", RESHARD)
         run = start(folder, env)
         wait_for_completions(folder / "out", 24)
         os.kill(victim(), signal.SIGKILL)
@@ -107,7 +108,7 @@ def test_a_process_killed_in_the_middle_loses_nothing(
         assert "run again to continue" in said
         assert run_json(folder / "out")["state"] == "failed"
         with teacher() as url:
-            project(folder, url, "ray", "")
+            project(folder, url, "ray", RESHARD)
             done = autoif("run", "recipe.yaml", env=env, cwd=folder)
         assert done.returncode == 0, done.stderr
     assert tree(folder / "out") == whole
