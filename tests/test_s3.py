@@ -280,7 +280,7 @@ def test_what_a_run_has_left_is_read_where_it_is(s3: S3, bench: Bench, model: Fa
     none = f"s3://{s3.bucket}/none"
     for command, url, words in (
         ("status", none, f"there is no run in {none}"), ("report", none, f"{none} holds no run"),
-        ("status", missing := "s3://no-such-bucket/run", f"there is no run in {missing}"),
+        ("status", missing := "s3://no-such-bucket/run", f"there is no {missing}: The specified bucket does not exist"),
         ("report", missing, f"there is no {missing}: The specified bucket does not exist"),
     ):  # fmt: skip
         done = s3.autoif("b", command, url)
@@ -304,12 +304,14 @@ def test_the_records_of_a_run_are_exported_from_where_they_are(s3: S3, tmp_path:
 
 
 def test_a_run_is_watched_from_another_machine(s3: S3, bench: Bench, model: FakeModel) -> None:
-    model.latency = 0.5
+    model.latency = 5
     recipe = bench.recipe(STEPS, QUERIES, "executor: {tasks: 3, workers: 2}")
     run = s3.start("a", recipe, "--batch-size", 4, *OFTEN)
-    s3.wait_for("cache/tasks/")
     s3.wait_for(".status.json")
-    time.sleep(1)
+    until = time.monotonic() + 60
+    while not any(step["requests"] for step in json.loads(s3.objects()[".status.json"])["steps"]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     seen = {}
     for machine in ("a", "b"):
         done = s3.autoif(machine, "status", s3.url, "--json")
@@ -329,6 +331,7 @@ def test_a_run_is_watched_from_another_machine(s3: S3, bench: Bench, model: Fake
     done = s3.autoif("b", "status", s3.url)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "silent")
     assert f"as {claim['run']['host']} has told 1 h" in done.stdout
+    model.latency = 0
     assert s3.run("b", recipe).returncode == 0
     done = s3.autoif("c", "status", s3.url)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "completed")
