@@ -40,30 +40,36 @@ def look_at(where: str | Path) -> Status:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     remote, folder = Remote(url), local_folder(url)
-    run = remote.read(CLAIM).get("run")
+    run = remote.read(CLAIM).get("run") or {}
     ours = (read_object(folder / KEPT) or {}).get("id")
-    if run and run.get("folder") == ours and (folder / WORK).is_dir():
+    if run.get("folder") == ours and run and (folder / WORK).is_dir():
         return look(folder)
-    if not (told := remote.read(STATUS)):
-        found = copy_of(url, lambda name: name == "run.json")
-        if run and not (found / "run.json").is_file():
-            found_none = Status("starting", "", False, [])
-            return replace(found_none, host=run["host"], told=_since(run["seen"]))
-        try:
-            return look(found)
-        except RecipeError as error:
-            raise RecipeError(str(error).replace(str(found), url)) from error
-    tasks = [TaskStatus(**task) for task in told.pop("tasks")]
-    status = Status(**told, tasks=tasks)
-    if run is None:
+    status = _sent(remote) or _left(url, bool(run))
+    if not run:
         return status
-    status = replace(status, host=run["host"], told=_since(run["seen"]))
-    lost = status.state == "running" and _since(run["seen"]) > run["lasts"]
-    return replace(status, state="silent") if lost else status
+    age = max(0.0, time.time() - run["seen"])
+    state = "silent" if status.state == "running" and age > run["lasts"] else status.state
+    return replace(status, state=state, host=run["host"], told=age)
 
 
-def _since(then: float) -> float:
-    return max(0.0, time.time() - then)
+def _sent(remote: Remote) -> Status | None:
+    """What the run has last sent of how far it is."""
+    told = remote.read(STATUS)
+    try:
+        return Status(**{**told, "tasks": [TaskStatus(**task) for task in told["tasks"]]})
+    except (KeyError, TypeError):  # there is nothing yet, or it is of another version
+        return None
+
+
+def _left(url: str, begun: bool) -> Status:
+    """What the results tell."""
+    found = copy_of(url, lambda name: name == "run.json")
+    if begun and not (found / "run.json").is_file():
+        return Status("starting", "", False, [])
+    try:
+        return look(found)
+    except RecipeError as error:
+        raise RecipeError(str(error).replace(str(found), url)) from error
 
 
 def show(status: Status, as_json: bool) -> None:
