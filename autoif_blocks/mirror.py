@@ -269,7 +269,7 @@ class Results:
             for name in set(sent) - set(here):
                 self._remote.delete([name])
                 del sent[name]
-            with contextlib.suppress(RecipeError, KeyError, TypeError):  # nothing has begun yet, or not ours to judge
+            with contextlib.suppress(RecipeError, KeyError, TypeError, OSError):  # not begun, or just ended
                 self._remote.write(STATUS, json.dumps(asdict(look(self._folder))).encode())
         finally:
             self._kept.save()

@@ -69,10 +69,18 @@ def look(output: Path) -> Status:
     states = {task.state for task in tasks}
     failures = [told for path in sorted(work.glob("stage-*/*.failure.json")) if (told := read_object(path))]
     state = "failed" if failures else "running" if "running" in states or "silent" not in states else "silent"
-    if last is not None and (output / "run.json").stat().st_mtime_ns > (work / STAGES).stat().st_mtime_ns:
+    if last is not None and _written(output / "run.json") > _written(work / STAGES):
         # A run that is about to tidy up, or what a failed one has left.
         return Status(last["state"], last.get("failure", ""), last["state"] == "completed", rows, tasks)
     return Status(state, str(failures[0]["message"]) if failures else "", False, rows, tasks)
+
+
+def _written(path: Path) -> int:
+    """When; 0 if it has gone meanwhile."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _row(step: dict[str, Any]) -> dict[str, Any]:
