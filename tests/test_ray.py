@@ -101,7 +101,7 @@ def test_a_process_killed_in_the_middle_loses_nothing(
         run = start(folder, env)
         wait_for_completions(folder / "out", 24)
         os.kill(victim(), signal.SIGKILL)
-        _, said = run.communicate(timeout=100)
+        _, said = run.communicate(timeout=240)
     assert run.returncode == code, said
     if code:
         assert "was killed by SIGKILL" in said

@@ -50,7 +50,7 @@ class S3:
     def autoif(self, machine: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.command(*arguments), env={**self.environment(machine), **environment}, cwd=self.folder,
-            capture_output=True, text=True, timeout=180,
+            capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
         return done
