@@ -314,7 +314,7 @@ class Client:
 
     async def _paused(self, failure: Retry, attempt: int, lately: float) -> int:
         """Waits, and gives the number of attempts that count from now on."""
-        adapting = isinstance(failure, Busy) and self.config.adaptive and self._last_success >= lately
+        adapting = type(failure) is Busy and self.config.adaptive and self._last_success >= lately
         # Others are served: how hard to ask is the limit's affair, and who sleeps long leaves its slots empty.
         pause = self._pause(failure, min(attempt, _BUSY_PAUSES) if adapting else attempt)
         if failure.after:
