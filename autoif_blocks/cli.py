@@ -326,27 +326,28 @@ def cache(
 
 
 @cli.command()
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@click.argument("output_dir", type=_PathOrUrl(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
-def status(output_dir: Path, as_json: bool) -> None:
+def status(output_dir: str | Path, as_json: bool) -> None:
     """Show how far the run into OUTPUT_DIR is: every step, every task. Exit code 0 if it is complete, 1 if not.
 
-    From any machine that sees the directory, while the run goes on or later.
+    From any machine that sees the directory, or may read the remote one, while the run goes on or later.
 
     \b
     autoif status output
+    autoif status s3://bucket/run
     """
-    from .status_command import look, show
+    from .status_command import look_at, show
 
-    found = look(output_dir)
+    found = look_at(output_dir)
     show(found, as_json)
     sys.exit(0 if found.complete else 1)
 
 
 @cli.command()
-@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUTPUT_DIR", type=_PathOrUrl(path_type=Path))
 @click.argument("record_id", metavar="ID")
-def trace(output: Path, record_id: str) -> None:
+def trace(output: str | Path, record_id: str) -> None:
     """Print a record's whole way, from the seed to its end; its ID stands in the step files.
 
     \b
@@ -358,9 +359,9 @@ def trace(output: Path, record_id: str) -> None:
 
 
 @cli.command()
-@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUTPUT_DIR", type=_PathOrUrl(path_type=Path))
 @click.argument("wanted", metavar="ID|TEXT")
-def why(output: Path, wanted: str) -> None:
+def why(output: str | Path, wanted: str) -> None:
     """Say at which step a record was dropped, why, and on what evidence. TEXT finds records by what they hold.
 
     \b
@@ -373,16 +374,20 @@ def why(output: Path, wanted: str) -> None:
 
 
 @cli.command()
-@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUTPUT_DIR", type=_PathOrUrl(path_type=Path))
 @click.option(
-    "-o", "target", type=click.Path(dir_okay=False, path_type=Path), help="The file; else OUTPUT_DIR/report.html."
+    "-o",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file; else OUTPUT_DIR/report.html, or ./report.html of a remote directory.",
 )
-def report(output: Path, target: Path | None) -> None:
+def report(output: str | Path, target: Path | None) -> None:
     """Write what a run did as one HTML page that opens offline: counts, charts, and a browser of records.
 
     \b
     autoif report output
     autoif report output -o monday.html
+    autoif report s3://bucket/run
     """
     from .report import report as make
 
@@ -390,7 +395,7 @@ def report(output: Path, target: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("output", metavar="OUTPUT_DIR", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUTPUT_DIR", type=_PathOrUrl(path_type=Path))
 @click.option(
     "--format", "layout", required=True,
     type=click.Choice(["messages", "sharegpt", "alpaca", "dialogs", "dpo", "ranking", "rlvr", "verifiers"]),
@@ -403,8 +408,9 @@ def report(output: Path, target: Path | None) -> None:
 @click.option("--keep", is_flag=True, help="Also the columns id and metadata.")
 @click.option("--license", "licence", default="", help="Of the data, for its card: apache-2.0, cc-by-4.0.")
 def export(
-    output: Path, layout: str, target: Path | None, repository: str | None, public: bool, keep: bool, licence: str
-) -> None:
+    output: str | Path, layout: str, target: Path | None, repository: str | None, public: bool, keep: bool,
+    licence: str,
+) -> None:  # fmt: skip
     """Write a run's records in a layout that trainers read.
 
     A folder gets a card with the run's recipe, seed, counts and versions, and loads with `datasets`.
@@ -414,6 +420,7 @@ def export(
     autoif export output --format sharegpt --to my_dataset --license cc-by-4.0
     autoif export output/dpo --format dpo --to dpo.jsonl
     autoif export output/rlvr --format verifiers --to autoif-constraints
+    autoif export s3://bucket/run --format messages --to sft.jsonl
     """
     from .export import export as write
     from .export import export_to_hub

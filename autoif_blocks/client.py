@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 Message = dict[str, str]
 _DEAD_AFTER = 16  # refusals of a step that has had no completion; failures with no success between
 _LONGEST_RETRY_AFTER = 600.0
+_BUSY_PAUSES = 3  # after so many refusals the pauses do not grow, while others are served: 2 s
 _NEVER = float("-inf")
 _HEDGE_FROM = 20  # answers of a step before "usual" means anything, and requests for each that is asked twice
 
@@ -189,7 +190,7 @@ class Client:
                     self._leave_format_out(body)  # some servers break on a schema instead of refusing it
                 # Where there is another server, no pause is needed the first time.
                 if attempt > 1 or not self._servers.alternative(avoid):
-                    attempt = await self._paused(failure, attempt)
+                    attempt = await self._paused(failure, attempt, failures[0])
             else:
                 break
         self._proven, self._last_success, self._failed = True, time.monotonic(), 0
@@ -311,9 +312,11 @@ class Client:
             "What is finished is kept: run again to continue"
         )
 
-    async def _paused(self, failure: Retry, attempt: int) -> int:
+    async def _paused(self, failure: Retry, attempt: int, lately: float) -> int:
         """Waits, and gives the number of attempts that count from now on."""
-        pause = self._pause(failure, attempt)
+        adapting = type(failure) is Busy and self.config.adaptive and self._last_success >= lately
+        # Others are served: how hard to ask is the limit's affair, and who sleeps long leaves its slots empty.
+        pause = self._pause(failure, min(attempt, _BUSY_PAUSES) if adapting else attempt)
         if failure.after:
             await self._servers.sleep(pause)
         elif await self._servers.pause(pause):

@@ -14,7 +14,7 @@ from .errors import Unfinished
 PROBE = 16  # requests in flight at a server that has never answered
 TOLERATED = 0.2  # the share of refusals that is no sign of too much: a few 429 or 500 happen to everybody
 WINDOW = 20  # the fewest outcomes to judge by
-_STEP = 0.05  # of the ceiling, added after a window without trouble
+_STEP = 0.05  # of the limit, added after a window without trouble, and twice as much after each without refusals
 PERIOD = 60.0
 
 
@@ -63,13 +63,16 @@ class AdaptiveLimit:
     """Requests in flight at one server: additive increase, multiplicative decrease (Chiu and Jain 1989).
 
     It starts at the ceiling, less a probe's caution, since a ceiling in a recipe is mostly meant. A window of outcomes
-    with more refusals than `TOLERATED` halves it; one without raises it by a twentieth of the ceiling.
+    with more refusals than `TOLERATED` halves it; one with fewer raises it by a twentieth, and those after one with
+    none at all by ever more. The ceiling has no part in this: it may be far above what a server can take, and by steps
+    of its size half of all requests would be refused for ever.
     """
 
     def __init__(self, ceiling: int, adaptive: bool = True) -> None:
         self.ceiling = ceiling
         self._adaptive = adaptive
         self._limit = float(ceiling)
+        self._calm = 0  # windows in a row without a refusal
         self._proven = False
         self._changed = 0.0
         self._seen = self._refused = 0
@@ -87,9 +90,12 @@ class AdaptiveLimit:
         self._refused += refused
         window = max(WINDOW, self.now)
         if self._refused > TOLERATED * window:
+            self._calm = 0
             self._change(max(1.0, self.now / 2))
         elif self._seen >= window:
-            self._change(min(float(self.ceiling), self._limit + max(1.0, _STEP * self.ceiling)), grown=True)
+            step = max(1.0, _STEP * self._limit) * 2.0 ** min(self._calm, 32)
+            self._calm = 0 if self._refused else self._calm + 1
+            self._change(min(float(self.ceiling), self._limit + step), grown=True)
 
     def _change(self, limit: float, grown: bool = False) -> None:
         self._limit = limit

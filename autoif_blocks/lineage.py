@@ -12,6 +12,8 @@ from .errors import RecipeError
 from .outputs import lines_of, row_id, shards_of
 from .records import MADE_FROM, SEEDS, read_json
 from .state import RunState
+from .storage import copy_of, is_url
+from .timeline import FILE as TIMELINE
 
 Kind = Literal["kept", "dropped", "discarded"]
 
@@ -85,13 +87,38 @@ class Files:
         RecipeError: the directory holds no run.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, called: str = "") -> None:
+        """`called` is what a person calls the directory, if not by its path."""
+        self.called = called or str(output)
         found = RunState.earlier(output)
         if found is None or not isinstance(found.get("steps"), list):
-            raise RecipeError(f"{output} holds no run: there is no run.json to read; name a run's output directory")
+            raise RecipeError(
+                f"{self.called} holds no run: there is no run.json to read; name a run's output directory"
+            )
         self.output = output
         self.run = found
         self.steps: list[dict[str, Any]] = found["steps"]
+
+    @classmethod
+    def at(cls, where: str | Path, last_only: bool = False) -> Files:
+        """Those of a directory, or of a remote one by its URL, of which a copy is brought: all that these files are, or
+        the last step's records only.
+
+        Raises:
+            RecipeError: it holds no run, or the URL cannot be used.
+            StopRun: it cannot be read.
+        """
+        if not is_url(str(where)):
+            return cls(Path(where))
+        url = str(where).rstrip("/")
+        files = cls(copy_of(url, lambda name: name == "run.json"), url)
+        if last_only:
+            names = {"run.json", *(step["file"] for step in files.steps[-1:])}
+        else:
+            names = {"run.json", TIMELINE, *(str(path.relative_to(files.output)) for *_, path in files.paths())}
+        starts = tuple(f"{name.removesuffix('.jsonl')}/shard_" for name in names)
+        copy_of(url, lambda name: name in names or name.startswith(starts))
+        return cls(files.output, url)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -105,10 +132,11 @@ class Files:
                                  ("discarded", self.output / "discarded")):  # fmt: skip
                 yield step, kind, folder / step["file"]  # type: ignore[misc]
 
-    def place(self, step: dict[str, Any]) -> Path:
+    def place(self, step: dict[str, Any]) -> str:
         """Where the records of a step are: its file, or the folder of the shards that it was split into."""
         path: Path = self.output / step["file"]
-        return path if path.is_file() or not shards_of(path) else path.with_suffix("")
+        path = path if path.is_file() or not shards_of(path) else path.with_suffix("")
+        return f"{self.called}/{path.name}"
 
     def rows(self, wanted: Callable[[bytes], bool]) -> Iterator[Sighting]:
         """The rows whose line is wanted; a line that is no row is passed over, as an editor may have left it."""
@@ -133,7 +161,7 @@ class Files:
         found = self.trails([record_id])
         if not found:
             raise RecipeError(
-                f"no file of {self.output} has a record '{record_id}'; `autoif why {self.output} TEXT` finds by text"
+                f"no file of {self.called} has a record '{record_id}'; `autoif why {self.called} TEXT` finds by text"
             )
         links: list[Link] = []
         trail: Trail | None = found[record_id]

@@ -25,31 +25,33 @@ Line = tuple[str, str]
 """a style, and the words"""
 
 
-def trace(output: Path, record_id: str) -> None:
+def trace(output: str | Path, record_id: str) -> None:
     """Prints the way of a record, step by step, from the first that it descends from.
 
     Raises:
         RecipeError: there is no such run or record.
+        StopRun: a remote directory cannot be read.
     """
-    files = Files(output)
+    files = Files.at(output)
     told: dict[str, Any] = {}
     for link in files.chain(record_id):
         _print(_way(link, told))
     _print(_end(files, link.trail))
 
 
-def why(output: Path, wanted: str) -> None:
+def why(output: str | Path, wanted: str) -> None:
     """Prints what became of the record with this id, or of those that hold this text.
 
     Raises:
         RecipeError: there is no such run, or no such record.
+        StopRun: a remote directory cannot be read.
     """
     if not wanted.strip():
         raise RecipeError("name a record's id, or some text of it")
-    files = Files(output)
+    files = Files.at(output)
     found = files.trails([wanted]) or files.matching(wanted)
     if not found:
-        raise RecipeError(f"no record of {output} has the id or the text '{one_line(wanted)}'")
+        raise RecipeError(f"no record of {files.called} has the id or the text '{one_line(wanted)}'")
     if len(found) > 1:
         _print(_list(files, list(found.values())))
         return

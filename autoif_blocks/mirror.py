@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -25,13 +27,17 @@ from .claim import Claim
 from .errors import RecipeError, StopRun
 from .outputs import CACHE_LOCK, held, write_json
 from .state import read_object
+from .status import look
 from .stopping import every
 from .storage import Remote, local_folder
 
 if TYPE_CHECKING:
     from .recipe import Recipe
 
-_KEPT = ".remote.json"
+KEPT = ".remote.json"
+"""in a local folder: what it knows of the place that it stands for"""
+STATUS = ".status.json"
+"""in a remote place: how far the run is, for `autoif status` elsewhere"""
 _CACHE = "cache"
 _RUN = "run.json"
 _RELEASE_WITHIN = 5.0  # seconds: who cannot be reached has been tried long enough
@@ -211,7 +217,7 @@ class Kept:
     """What a local folder knows of the place that it stands for, from one command to the next."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / _KEPT
+        self._path = folder / KEPT
         self.data: dict[str, Any] = read_object(self._path) or {"id": uuid4().hex, "sent": {}}
 
     @property
@@ -263,6 +269,8 @@ class Results:
             for name in set(sent) - set(here):
                 self._remote.delete([name])
                 del sent[name]
+            with contextlib.suppress(RecipeError, KeyError, TypeError, OSError):  # not begun, or just ended
+                self._remote.write(STATUS, json.dumps(asdict(look(self._folder))).encode())
         finally:
             self._kept.save()
 

@@ -88,7 +88,7 @@ def stages(recipe: Recipe) -> list[Stage]:
                 block.step, block.order = step.name, step.number
                 yield block
 
-    return stages_of(blocks(), recipe.executor.tasks, recipe.output_dir)
+    return stages_of(blocks(), recipe.executor, recipe.output_dir)
 
 
 def estimate(recipe: Recipe, sample: int, listener: Listener | None = None) -> Estimate:
@@ -226,6 +226,7 @@ def show(recipe: Recipe, sample: int | None, as_json: bool) -> None:
         told = steps[0] if len(steps) == 1 else f"{steps[0]} … {steps[-1]}"
         whole = [block.name for block in stage.pipeline if block.whole_set]
         why = f"  ({whole[0]} must see all records)" if whole and stage.tasks < executor.tasks else ""
+        why = "  (reshard_after: the records are dealt out anew)" if stage.reshards else why
         what = f"{stage.tasks} task{'s' if stage.tasks > 1 else ''}"
         console.print(f"  stage {number}  {what:9} {told}{why}", soft_wrap=True, markup=False)
     if found is not None:

@@ -166,10 +166,14 @@ class _Check:
         for number, (name, here) in enumerate(wiring.steps(), start=1):
             placed += here
             steps.append(Step(name, number, tuple(block.spec for block in here if block.spec is not None)))
-        for name in cache.keep if cache is not None and isinstance(cache.keep, list) else ():
-            if name not in (names := [step.name for step in steps]):
-                hint = nearest(name, names, "steps")
-                self.source.add(("cache", "keep"), "", f"cache: keep names a step '{name}', which is not there; {hint}")
+        if cache is not None and isinstance(cache.keep, list):
+            self._check_named(("cache", "keep"), cache.keep, steps)
+        if executor is not None and executor.reshard_after:
+            where = ("executor", "reshard_after")
+            self._check_named(where, executor.reshard_after, steps)
+            if steps and steps[-1].name in executor.reshard_after:
+                message = f"executor: reshard_after names the last step, '{steps[-1].name}': nothing comes after it"
+                self.source.add(where, "", message)
         self._check_counts(steps)
         self._check_servers(models)
         if executor is not None:
@@ -191,6 +195,12 @@ class _Check:
             self.data.get("target"), self.data.get("shards"), wiring.inputs, urls.get("output_dir", "").rstrip("/"),
             urls.get("cache_dir", "").rstrip("/"), work_dir, float(top.get("send_interval", 60.0)),
         )  # fmt: skip
+
+    def _check_named(self, where: tuple[str, str], named: Sequence[str], steps: Sequence[Step]) -> None:
+        for name in named:
+            if name not in (names := [step.name for step in steps]):
+                message = f"{where[0]}: {where[1]} names a step '{name}', which is not there"
+                self.source.add(where, "", f"{message}; {nearest(name, names, 'steps')}")
 
     def _check_urls(self, urls: Mapping[str, str], work_dir: str | None, executor: ExecutorConfig | None) -> None:
         for key, url in urls.items():

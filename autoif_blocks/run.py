@@ -36,13 +36,11 @@ from .series import Series
 from .servers import server_specs
 from .serving import serving
 from .simulated import simulated_teacher
-from .state import RunState, StepCounts, with_unfinished
+from .state import WORK, RunState, StepCounts, with_unfinished
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
 from .timeline import recording
 from .upkeep import Found, clean, delete_all, record
-
-WORK = ".work"
 
 
 class Listener(Protocol):
@@ -317,7 +315,7 @@ class _Run:
             servers=self.servers,
             served_in=str(self.work / "servers") if self.recipe.executor.type == "local" else None,
         )  # fmt: skip
-        stages = stages_of(self._blocks(), self.recipe.executor.tasks, self.work)
+        stages = stages_of(self._blocks(), self.recipe.executor, self.work)
         return execute(stages, self.recipe.executor, settings, self.work.parent / "logs")
 
     def _blocks(self) -> Iterator[Block]:

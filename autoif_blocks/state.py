@@ -17,6 +17,8 @@ from .limits import ServerHealth
 if TYPE_CHECKING:
     from .steps import Step
 
+WORK = ".work"
+"""in an output directory: where a run leaves what is not finished"""
 STAGES = "stages.json"
 """in the work folder: the steps that are run, and how many tasks each stage has"""
 

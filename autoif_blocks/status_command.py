@@ -1,4 +1,4 @@
-"""`autoif status`: how far a run is, by whoever sees its output directory: read from files that its tasks write."""
+"""`autoif status`: how far a run is, by whoever sees its output directory, or may read the remote one that it fills."""
 
 from __future__ import annotations
 
@@ -6,97 +6,70 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from .claim import FILE as CLAIM
 from .errors import RecipeError
+from .mirror import KEPT, STATUS
 from .progress import compact, duration
-from .run import WORK
-from .state import STAGES, RunState, finished, read_object
-from .steps import Step
+from .state import WORK, read_object
+from .status import Status, TaskStatus, look
+from .storage import Remote, check_url, copy_of, is_url, local_folder
 
-SILENT = 30.0  # seconds without news from a task that writes twice a second
 _WIDTH = 100  # characters where there is no terminal
 _SHOWN = 20  # tasks of a kind that are shown one by one
 
 
-@dataclass(frozen=True)
-class TaskStatus:
-    """One task of one stage."""
-
-    stage: int
-    task: int
-    state: Literal["waiting", "running", "silent", "failed", "finished"]
-    """`silent`: begun, not finished, and without a sign of life for half a minute"""
-    age: float | None
-    """seconds since it last wrote how far it is, by the file's clock and this machine's; None: it has not begun"""
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a run is."""
-
-    state: str
-    """of a run that is under way `running`, `silent` or `failed`; else `completed`, `stopped` or `failed`"""
-    failure: str
-    complete: bool
-    steps: list[dict[str, Any]]
-    """name, number, in, out, dropped, requests, hits"""
-    tasks: list[TaskStatus] = field(default_factory=list)
-    """of a run that is under way, or was killed"""
-
-
-def look(output: Path) -> Status:
-    """How far the run into a directory is, or what became of it.
+def look_at(where: str | Path) -> Status:
+    """How far the run into a directory is, or into a remote one by its URL, or what became of it. A run on this machine
+    is looked at where it works; of one elsewhere it is known what it has sent last.
 
     Raises:
-        RecipeError: none was ever begun there.
+        RecipeError: none was ever begun there, or the URL cannot be used.
+        StopRun: the remote directory cannot be read.
     """
-    work, last = output / WORK, RunState.earlier(output)
-    plan = read_object(work / STAGES)
-    if plan is None:
-        if work.is_dir():
-            return Status("starting", "", False, [])
-        if last is None:
-            raise RecipeError(f"there is no run in {output}: name the output directory of one")
-        state, rows = last["state"], [_row(step) for step in last["steps"]]
-        return Status(state, last.get("failure", ""), state == "completed", rows)
-    steps = [Step(name, number, ()) for name, number in plan["steps"]]
-    rows = [_row(step.to_dict()) for step in RunState(work, steps).read()]
-    tasks = [
-        _task(work / f"stage-{stage}", stage, task)
-        for stage, count in enumerate(plan["tasks"])
-        for task in range(count)
-    ]
-    states = {task.state for task in tasks}
-    failures = [told for path in sorted(work.glob("stage-*/*.failure.json")) if (told := read_object(path))]
-    state = "failed" if failures else "running" if "running" in states or "silent" not in states else "silent"
-    if last is not None and (output / "run.json").stat().st_mtime_ns > (work / STAGES).stat().st_mtime_ns:
-        # A run that is about to tidy up, or what a failed one has left.
-        return Status(last["state"], last.get("failure", ""), last["state"] == "completed", rows, tasks)
-    return Status(state, str(failures[0]["message"]) if failures else "", False, rows, tasks)
-
-
-def _row(step: dict[str, Any]) -> dict[str, Any]:
-    row = {name: step[name] for name in ("name", "number", "in", "out", "requests", "hits")}
-    return {**row, "dropped": sum(step["dropped"].values())}
-
-
-def _task(folder: Path, stage: int, task: int) -> TaskStatus:
-    path = folder / f"{task:05d}.status.json"
+    if not is_url(str(where)):
+        return look(Path(where))
+    url = str(where).rstrip("/")
     try:
-        age = max(0.0, time.time() - path.stat().st_mtime) if (folder / f"{task:05d}").is_dir() else None
-    except OSError:
-        age = None
-    if path.with_name(f"{task:05d}.failure.json").exists():
-        return TaskStatus(stage, task, "failed", age)
-    if age is None:
-        return TaskStatus(stage, task, "waiting", None)
-    return TaskStatus(stage, task, "finished" if finished(path) else "silent" if age > SILENT else "running", age)
+        check_url(url, written=False)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    remote, folder = Remote(url), local_folder(url)
+    run = remote.read(CLAIM).get("run") or {}
+    ours = (read_object(folder / KEPT) or {}).get("id")
+    if run.get("folder") == ours and run and (folder / WORK).is_dir():
+        return look(folder)
+    status = _sent(remote) or _left(url, bool(run))
+    if not run:
+        return status
+    age = max(0.0, time.time() - run["seen"])
+    state = "silent" if status.state == "running" and age > run["lasts"] else status.state
+    return replace(status, state=state, host=run["host"], told=age)
+
+
+def _sent(remote: Remote) -> Status | None:
+    """What the run has last sent of how far it is."""
+    told = remote.read(STATUS)
+    try:
+        return Status(**{**told, "tasks": [TaskStatus(**task) for task in told["tasks"]]})
+    except (KeyError, TypeError):  # there is nothing yet, or it is of another version
+        return None
+
+
+def _left(url: str, begun: bool) -> Status:
+    """What the results tell."""
+    found = copy_of(url, lambda name: name == "run.json")
+    if begun and not (found / "run.json").is_file():
+        return Status("starting", "", False, [])
+    try:
+        return look(found)
+    except RecipeError as error:
+        raise RecipeError(str(error).replace(str(found), url)) from error
 
 
 def show(status: Status, as_json: bool) -> None:
@@ -115,6 +88,8 @@ def show(status: Status, as_json: bool) -> None:
     console.print(table)
     for line in _lines(status.tasks):
         console.print(line)
+    if status.told is not None:
+        console.print(f"as {status.host} has told {duration(status.told)} ago", soft_wrap=True)
     console.print(f"{status.state}{f': {status.failure}' if status.failure else ''}", soft_wrap=True)
 
 

@@ -28,6 +28,9 @@ class ExecutorConfig:
     """`local`: processes of this machine; `ray` and `slurm`: a cluster whose machines share the output directory"""
     tasks: int = 1
     workers: int = 1
+    reshard_after: list[str] | None = None
+    """steps after which the records are dealt out anew among the tasks: those that make many records of few, which else
+    a few tasks would have to themselves"""
     cpus_per_task: int = 1
     mem_per_cpu_gb: int = 2
     gpus_per_task: int = 0

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.registry import known_implementations
 
-from .errors import AutoIFError, StopRun
+from .errors import AutoIFError, RecipeError, StopRun
 
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*\Z")
 _READ_ONLY = {"http", "https"}
@@ -97,18 +97,39 @@ def fetch(url: str, work_dir: str | Path | None = None) -> Path:
         info = fs.info(path)
     if info["type"] != "file":
         raise ValueError(f"{url} is a folder: name a file in it")
-    name = PurePosixPath(path).name
-    target = work_folder(work_dir) / "inputs" / _named(url) / name
-    version = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _VERSIONS and value}
-    kept = target.with_name(f".{name}.version")
-    told = json.dumps({**version, "size": info.get("size")})
-    if version and target.is_file() and kept.is_file() and kept.read_text() == told:
-        return target
+    target = work_folder(work_dir) / "inputs" / _named(url) / PurePosixPath(path).name
     with _explained(url, ValueError):
-        kept.unlink(missing_ok=True)
-        _get(fs, path, target)
-    kept.write_text(told)
+        _get_new(fs, path, info, target)
     return target
+
+
+def copy_of(url: str, wanted: Callable[[str], bool], work_dir: str | Path | None = None) -> Path:
+    """A folder of this machine with what is in a remote one, as far as it is wanted; what is there from before is used
+    as long as it is the same.
+
+    Args:
+        wanted: is told a file's path below the folder.
+
+    Raises:
+        RecipeError: the URL cannot be used.
+        StopRun: the folder cannot be read.
+    """
+    try:
+        check_url(url, written=False)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    folder = work_folder(work_dir) / "copies" / _named(url)
+    with _explained(url, StopRun):
+        fs, root = _opened(url)
+        start = f"{root.rstrip('/')}/"
+        found = {path.removeprefix(start): info for path, info in fs.find(root, detail=True).items()}
+        for name, info in found.items():
+            if wanted(name) and not {"", ".."} & set(name.split("/")):  # whatever it is called, it stays in the folder
+                _get_new(fs, f"{start}{name}", info, folder / name)
+    for path in [*folder.rglob("*")]:
+        if path.is_file() and path.relative_to(folder).as_posix() not in found and not path.name.endswith(".version"):
+            path.unlink()
+    return folder
 
 
 def listed(url: str) -> list[str]:
@@ -207,6 +228,18 @@ def _get(fs: Any, path: str, target: Path) -> None:
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _get_new(fs: Any, path: str, info: Mapping[str, Any], target: Path) -> None:
+    """Brings a file, unless it is there and nothing says that it is another by now."""
+    version = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _VERSIONS and value}
+    kept = target.with_name(f".{target.name}.version")
+    told = json.dumps({**version, "size": info.get("size")})
+    if version and target.is_file() and kept.is_file() and kept.read_text() == told:
+        return
+    kept.unlink(missing_ok=True)
+    _get(fs, path, target)
+    kept.write_text(told)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,29 @@ Reply = str | list[str] | int
 """a completion, used for every choice; a completion for each sample index; or an HTTP status to fail with"""
 
 
+@contextlib.contextmanager
+def serving_app(app: web.Application) -> Iterator[str]:
+    """A model server that answers on loopback, from a thread; gives its base URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> web.AppRunner:
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 class FakeModel:
     """An OpenAI-compatible server on loopback whose answers a test scripts: `model.answer = lambda prompt: ...`."""
 
@@ -35,19 +58,10 @@ class FakeModel:
         self.prompts: list[str] = []
         self.latency = 0.0
         self.in_flight = self.most_in_flight = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self.url = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-
-    async def _start(self) -> str:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._complete)
-        self._runner = web.AppRunner(app)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        self._serving = serving_app(app)
+        self.url = self._serving.__enter__()
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -71,10 +85,7 @@ class FakeModel:
         return web.json_response({**about, "choices": choices, "usage": usage})
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._serving.__exit__(None, None, None)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class Own(Filter):
 
 def autoif(*arguments: object, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "autoif_blocks", *map(str, arguments)]
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def ten_steps(env: dict[str, str], folder: Path, executor: str) -> subprocess.CompletedProcess[str]:

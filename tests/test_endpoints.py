@@ -226,6 +226,33 @@ def test_a_few_refusals_do_not_slow_a_limit_down(refused: float) -> None:
     assert limit.now == 64
 
 
+@pytest.mark.parametrize("ceiling", [32, 10_000])
+def test_however_high_the_ceiling_few_requests_are_refused_and_most_of_a_server_is_used(ceiling: int) -> None:
+    limit, capacity = AdaptiveLimit(ceiling), 16
+    sent: list[int] = []
+    for _ in range(400):
+        sent.append(limit.now)
+        began = time.monotonic()
+        for number in range(limit.now):
+            limit.note(began, refused=number >= capacity)
+    settled = sent[100:]
+    assert sum(max(0, at_once - capacity) for at_once in settled) < 0.2 * sum(settled)
+    assert sum(min(at_once, capacity) for at_once in settled) > 0.8 * capacity * len(settled)
+
+
+def test_a_limit_is_soon_where_it_was_when_nobody_refuses_any_more() -> None:
+    limit, rounds = AdaptiveLimit(1000), 0
+    limit.note(time.monotonic(), refused=False)
+    while limit.now > 1:
+        limit.note(time.monotonic(), refused=True)
+    while limit.now < 1000 and rounds < 100:
+        rounds += 1
+        began = time.monotonic()
+        for _ in range(limit.now):
+            limit.note(began, refused=False)
+    assert rounds < 60
+
+
 def test_never_below_one_and_never_above_the_ceiling() -> None:
     limit = AdaptiveLimit(3)
     for _ in range(200):

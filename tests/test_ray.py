@@ -23,6 +23,7 @@ from test_stopping import counts_add_up, members, run_json, teacher
 
 pytestmark = [pytest.mark.heavy, pytest.mark.ray]
 
+RESHARD = ", reshard_after: [second]"
 RAY = "executor={type: ray, tasks: 4, workers: 2}"
 
 
@@ -96,18 +97,18 @@ def test_a_process_killed_in_the_middle_loses_nothing(
         assert autoif("run", "recipe.yaml", env=env, cwd=folder).returncode == 0
         whole = tree(folder / "out")
     with teacher("--latency", "0.7", "--latency-sigma", "0") as url:
-        folder = project(tmp_path / "project", url, "ray", "")
+        folder = project(tmp_path / "project", url, "ray", RESHARD)
         run = start(folder, env)
         wait_for_completions(folder / "out", 24)
         os.kill(victim(), signal.SIGKILL)
-        _, said = run.communicate(timeout=100)
+        _, said = run.communicate(timeout=240)
     assert run.returncode == code, said
     if code:
         assert "was killed by SIGKILL" in said
         assert "run again to continue" in said
         assert run_json(folder / "out")["state"] == "failed"
         with teacher() as url:
-            project(folder, url, "ray", "")
+            project(folder, url, "ray", RESHARD)
             done = autoif("run", "recipe.yaml", env=env, cwd=folder)
         assert done.returncode == 0, done.stderr
     assert tree(folder / "out") == whole

@@ -50,7 +50,7 @@ class S3:
     def autoif(self, machine: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.command(*arguments), env={**self.environment(machine), **environment}, cwd=self.folder,
-            capture_output=True, text=True, timeout=180,
+            capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
         return done
@@ -71,7 +71,7 @@ class S3:
         return {name.removeprefix(start): content for name, content in found.items()}
 
     def results(self) -> dict[str, bytes]:
-        skipped = ("cache", "logs", "run.json", ".autoif.json")
+        skipped = ("cache", "logs", "run.json", ".autoif.json", ".status.json")
         return {name: content for name, content in self.objects().items() if name.split("/")[0] not in skipped}
 
     def run_json(self) -> dict[str, Any]:
@@ -250,6 +250,91 @@ def test_what_is_wrong_with_a_bucket_is_a_sentence(s3: S3, bench: Bench, model: 
         let_in(b"inf")
     assert model.bodies == []
     assert s3.objects() == {}
+
+
+def test_what_a_run_has_left_is_read_where_it_is(s3: S3, bench: Bench, model: FakeModel) -> None:
+    model.answer = lambda prompt: "" if prompt == "Say q7" else f"a {prompt}"
+    recipe = bench.recipe(STEPS, QUERIES)
+    assert s3.run("a", recipe).returncode == 0
+    assert s3.autoif("a", "run", recipe).returncode == 0  # the same into a local folder
+    before = s3.objects()
+    row = json.loads(before["answered.jsonl"].splitlines()[0])
+
+    def both(*arguments: object) -> str:
+        """What a command says of the remote directory, on a machine that has never seen it, and of the local one."""
+        said = []
+        for place in (s3.url, bench.out):
+            done = s3.autoif("b", *(place if word == "OUT" else word for word in arguments))
+            assert done.returncode == 0, done.stderr
+            said.append(done.stdout.replace(str(place), "OUT"))
+        assert said[0] == said[1]
+        return said[0]
+
+    assert both("status", "OUT").endswith("completed\n")
+    assert row["id"] in both("trace", "OUT", row["id"])
+    assert "dropped at step 2 answered" in both("why", "OUT", "q7")
+    said = s3.autoif("b", "report", s3.url)
+    assert (said.returncode, said.stdout) == (0, "report.html\n"), said.stderr
+    assert row["id"] in (s3.folder / "report.html").read_text()
+    assert s3.objects() == before  # who reads changes nothing
+    none = f"s3://{s3.bucket}/none"
+    for command, url, words in (
+        ("status", none, f"there is no run in {none}"), ("report", none, f"{none} holds no run"),
+        ("status", missing := "s3://no-such-bucket/run", f"there is no {missing}: The specified bucket does not exist"),
+        ("report", missing, f"there is no {missing}: The specified bucket does not exist"),
+    ):  # fmt: skip
+        done = s3.autoif("b", command, url)
+        assert done.returncode in (1, 2), done.stdout
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = s3.autoif("b", "trace", s3.url, "x", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    assert (done.returncode, "no credentials for" in done.stderr) == (1, True)
+
+
+def test_the_records_of_a_run_are_exported_from_where_they_are(s3: S3, tmp_path: Path) -> None:
+    assert s3.autoif("a", "run", AUTOIF, *SMALL, "--output-dir", tmp_path / "out").returncode == 0
+    for more in ((), ("--set", "shards=3")):
+        assert s3.run("a", AUTOIF, *SMALL, *more).returncode == 0
+        for place, name in ((s3.url, "there.jsonl"), (tmp_path / "out", "here.jsonl")):
+            done = s3.autoif("b", "export", place, "--format", "sharegpt", "--to", name)
+            assert done.returncode == 0, done.stderr
+        assert (s3.folder / "there.jsonl").read_bytes() == (s3.folder / "here.jsonl").read_bytes()
+        copies = {path.name for path in (tmp_path / "b" / "copies").rglob("*.jsonl")}
+        assert copies == ({f"shard_0000{n}.jsonl" for n in range(3)} if more else {"sft_data.jsonl"})  # and no other
+
+
+def test_a_run_is_watched_from_another_machine(s3: S3, bench: Bench, model: FakeModel) -> None:
+    model.latency = 5
+    recipe = bench.recipe(STEPS, QUERIES, "executor: {tasks: 3, workers: 2}")
+    run = s3.start("a", recipe, "--batch-size", 4, *OFTEN)
+    s3.wait_for(".status.json")
+    until = time.monotonic() + 60
+    while not any(step["requests"] for step in json.loads(s3.objects()[".status.json"])["steps"]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    seen = {}
+    for machine in ("a", "b"):
+        done = s3.autoif(machine, "status", s3.url, "--json")
+        assert done.returncode == 1, done.stderr
+        seen[machine] = json.loads(done.stdout)
+        assert seen[machine]["state"] == "running"
+        assert 0 < seen[machine]["steps"][1]["requests"] <= len(QUERIES)
+        assert len(seen[machine]["tasks"]) == 3
+    assert (seen["a"]["told"], seen["a"]["host"]) == (None, "")
+    assert seen["b"]["told"] < 30
+    assert seen["b"]["host"]
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    claim = json.loads(s3.objects()[".autoif.json"])
+    claim["run"]["seen"] -= 3600
+    s3.client.put_object(Bucket=s3.bucket, Key="run/.autoif.json", Body=json.dumps(claim).encode())
+    done = s3.autoif("b", "status", s3.url)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "silent")
+    assert f"as {claim['run']['host']} has told 1 h" in done.stdout
+    model.latency = 0
+    assert s3.run("b", recipe).returncode == 0
+    done = s3.autoif("c", "status", s3.url)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "completed")
 
 
 def test_inputs_come_from_s3(s3: S3, bench: Bench, model: FakeModel, local: dict[str, bytes]) -> None:

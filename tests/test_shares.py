@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Bench, FakeModel, tree
+from aiohttp import web
+from conftest import Bench, FakeModel, rows, serving_app, tree
 
 from autoif_blocks.context import RunContext, RunSettings
 from autoif_blocks.errors import RecipeError, StopRun
 from autoif_blocks.executors.stages import ReadStage, RunScope
 from autoif_blocks.models import ModelConfig
 from autoif_blocks.recipe import Recipe
-from autoif_blocks.records import to_line
+from autoif_blocks.records import shard_of, to_line
+from autoif_blocks.teacher.server import TeacherConfig, make_app
 
 RESPOND = "  - {name: r, block: respond, n: 1, prompt: 'say {{ number }}'}\n"
 NUMBERS = [{"number": i} for i in range(60)]
@@ -30,6 +35,46 @@ def test_tasks_together_never_ask_more_at_once_than_the_recipe_says(
     Recipe.load(path).run()
     assert len(model.prompts) == 60
     assert 2 <= model.most_in_flight <= most
+
+
+@pytest.mark.heavy
+def test_tasks_find_together_what_a_server_can_take(tmp_path: Path) -> None:
+    """A ceiling of 64 times as much; what became of it is read from the server's own record."""
+    capacity, tasks, records = 32, 4, 5_000
+    answered: list[tuple[float, float, int, str]] = []
+
+    @web.middleware
+    async def noted(request: web.Request, handler: Any) -> web.StreamResponse:
+        began, body = time.monotonic(), await request.json()
+        response: web.StreamResponse = await handler(request)
+        answered.append((began, time.monotonic(), response.status, body["messages"][-1]["content"]))
+        return response
+
+    app = make_app(TeacherConfig(latency=0.15, latency_sigma=0.3, capacity=capacity))
+    app.middlewares.append(noted)
+    (tmp_path / "in.jsonl").write_text("".join(to_line({"query": f"q{i}"}).decode() for i in range(records)))
+    with serving_app(app) as url:
+        (tmp_path / "recipe.yaml").write_text(
+            f"output_dir: {tmp_path}/out\nexecutor: {{tasks: {tasks}, workers: {tasks}}}\n"
+            f"models: {{teacher: {{base_url: '{url}', model: simulated-teacher, max_concurrency: {64 * capacity}}}}}\n"
+            "steps:\n  - {name: given, block: read_jsonl, path: in.jsonl, fields: [query]}\n"
+            "  - {name: r, block: respond, n: 1, prompt: '{{ query }}'}\n"
+        )
+        result = Recipe.load(tmp_path / "recipe.yaml").run()
+    assert result["records"] == records
+    assert result["totals"]["retries"] == sum(status == 429 for _, _, status, _ in answered)
+    task_of = {row["query"]: shard_of(row["id"], tasks) for row in rows(tmp_path / "out" / "given.jsonl")}
+    # From where they have found it to where the first of them may have no more to ask.
+    served = [end for _, end, status, _ in answered if status == 200]
+    first, last = served[int(0.3 * records)], served[int(0.75 * records)]
+    later = [answer for answer in answered if first <= answer[1] < last]
+    taken = [answer for answer in later if answer[2] == 200]
+    told = f"{len(later)} answers in {last - first:.1f} s, {len(taken)} of them 200"
+    assert len(taken) > 0.8 * len(later), told
+    busy = sum(end - max(began, first) for began, end, _, _ in taken)
+    assert busy > 0.8 * capacity * (last - first), told
+    shares = Counter(task_of[query] for _, _, _, query in taken)
+    assert min(shares[task] for task in range(tasks)) > 0.25 * len(taken) / tasks, shares
 
 
 @pytest.mark.parametrize(("tasks", "at_once"), [(1, 1), (2, 2), (3, 2), (7, 7), (16, 3), (100, 64)])

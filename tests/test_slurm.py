@@ -25,6 +25,7 @@ from test_stopping import counts_add_up, run_json, teacher
 pytestmark = [pytest.mark.heavy, pytest.mark.slurm]
 
 CLUSTER = ", partition: main, time: '10'"
+RESHARD = ", reshard_after: [second]"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def jobs(env: dict[str, str]) -> list[dict[str, str]]:
 def under_way(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A run in the middle of its first stage, with a model that takes its time."""
     with teacher("--latency", "1.5", "--latency-sigma", "0") as url:
-        run = start(project(folder, url, "slurm", CLUSTER), env)
+        run = start(project(folder, url, "slurm", CLUSTER + RESHARD), env)
         wait_for_completions(folder / "out", 12)
         yield run
 
@@ -65,7 +66,7 @@ def under_way(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[st
 def continued(env: dict[str, str], folder: Path) -> dict[str, bytes]:
     """What the same command makes of what was left there."""
     with teacher() as url:
-        done = autoif("run", "recipe.yaml", env=env, cwd=project(folder, url, "slurm", CLUSTER))
+        done = autoif("run", "recipe.yaml", env=env, cwd=project(folder, url, "slurm", CLUSTER + RESHARD))
     assert done.returncode == 0, done.stderr
     return tree(folder / "out")
 

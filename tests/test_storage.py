@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import fsspec
 import pytest
-from conftest import Bench, FakeModel, tree
+from conftest import Bench, FakeModel, rows, tree
+from fsspec.implementations.memory import MemoryFile
 
 from autoif_blocks import cli
 from autoif_blocks.autoif import overrides_for
@@ -22,9 +25,13 @@ from autoif_blocks.cache_mirror import CacheMirror
 from autoif_blocks.claim import FILE, STALE, Claim
 from autoif_blocks.errors import RecipeError, StopRun
 from autoif_blocks.identity import identity
+from autoif_blocks.lineage_command import trace, why
+from autoif_blocks.mirror import STATUS
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.report import report
 from autoif_blocks.run import RunOptions
-from autoif_blocks.storage import Remote, check_url, fetch, local_folder
+from autoif_blocks.status_command import look_at
+from autoif_blocks.storage import Remote, check_url, copy_of, fetch, local_folder
 from autoif_blocks.upkeep import Selection, prune, shares
 
 STEPS = "  - {name: answered, block: respond, n: 2, prompt: 'Say {{ query }}'}\n"
@@ -102,7 +109,7 @@ def test_only_what_has_changed_is_sent(machines: Machines) -> None:
     before = {path: path.stat().st_mtime_ns for path in machines.there.rglob("*") if path.is_file()}
     machines.run("a")
     changed = {path.relative_to(machines.there) for path, then in before.items() if path.stat().st_mtime_ns != then}
-    assert {path.parts[0] for path in changed} == {"run.json", FILE, "logs"}
+    assert {path.parts[0] for path in changed} == {"run.json", FILE, STATUS, "logs"}
 
 
 def test_what_cannot_be_sent_is_kept_and_sent_by_the_same_command(machines: Machines, model: FakeModel) -> None:
@@ -390,3 +397,77 @@ def test_the_command_line_runs_into_a_url(tmp_path: Path, bench: Bench) -> None:
     assert ran.returncode == 0, ran.stderr
     assert f"16 records in {tmp_path.as_uri()}/there/answered.jsonl" in ran.stderr + ran.stdout
     assert str(tmp_path / "work") not in ran.stderr + ran.stdout
+
+
+# Reading what a run has left
+
+
+def test_what_a_run_has_left_is_read_by_its_url(
+    machines: Machines, model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.answer = lambda prompt: "" if prompt == "Say q7" else f"a {prompt}"
+    machines.run("a")
+    monkeypatch.chdir(machines.bench.folder)
+
+    def both(tell: Callable[..., Any], *arguments: Any) -> str:
+        said = []
+        for place in (machines.url, machines.there):
+            tell(place, *arguments)
+            said.append(capsys.readouterr().out.replace(str(place), "OUT"))
+        assert said[0] == said[1]
+        return said[0]
+
+    row = rows(machines.there / "answered.jsonl")[0]
+    assert row["id"] in both(trace, row["id"])
+    assert "dropped at step 2 answered" in both(why, "q7")
+    assert look_at(machines.url) == look_at(machines.there)
+    assert look_at(machines.url).complete
+    assert report(machines.url) == Path("report.html")
+    assert row["id"] in Path("report.html").read_text(encoding="utf-8")
+    for tell in (trace, why):
+        with pytest.raises(RecipeError, match=rf"{machines.url}.*'nobody'"):
+            tell(machines.url, "nobody")
+    with pytest.raises(RecipeError, match=rf"there is no run in {machines.url}none"):
+        look_at(f"{machines.url}none")
+    for wrong, words in (("nosuch://x/y", "no kind of storage"), ("s3://user:secret@x/y", "must not hold a user")):
+        for read in (look_at, report):
+            with pytest.raises(RecipeError, match=words) as caught:
+                read(wrong)
+            assert "secret" not in str(caught.value)
+
+
+def test_a_copy_is_what_is_wanted_of_a_folder_and_no_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOIF_WORK_DIR", str(tmp_path / "work"))
+    there = tmp_path / "there"
+    (there / "sub").mkdir(parents=True)
+    for name in ("a", "b", "sub/c", "large"):
+        (there / name).write_text(name)
+
+    def copied(wanted: str = "a b sub/c") -> dict[str, str]:
+        folder = copy_of(there.as_uri(), lambda name: name in wanted.split())
+        found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".version")]
+        return {str(path.relative_to(folder)): path.read_text() for path in found}
+
+    assert copied() == {"a": "a", "b": "b", "sub/c": "sub/c"}
+    kept = next((tmp_path / "work" / "copies").glob("there-*"))
+    (kept / "a").write_text("not read again")
+    (there / "b").write_text("new")
+    (there / "sub" / "c").unlink()
+    assert copied() == {"a": "not read again", "b": "new"}
+    assert copied("a") == {"a": "not read again", "b": "new"}
+
+
+def test_a_name_in_a_bucket_leads_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOIF_WORK_DIR", str(tmp_path / "work"))
+    bucket = f"/bucket-{uuid4().hex}"
+    store = fsspec.filesystem("memory").store
+    names = ["run/../../../out", "run//out", "run/fine"]
+    try:
+        for name in names:
+            store[f"{bucket}/{name}"] = MemoryFile(path=f"{bucket}/{name}", data=b"x")
+        copy_of(f"memory:/{bucket}/run", lambda name: True)
+    finally:
+        for name in names:
+            del store[f"{bucket}/{name}"]
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".version")]
+    assert [path.name for path in found] == ["fine"]

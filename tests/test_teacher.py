@@ -348,9 +348,20 @@ def test_latency_and_slots() -> None:
     assert with_server(TeacherConfig(latency=0.1, latency_sigma=0, max_slots=2), talk) > 0.29
 
 
+@pytest.mark.parametrize(("options", "taken"), [({}, 6), ({"capacity": 4}, 4), ({"capacity": 4, "max_slots": 2}, 4)])
+def test_a_server_that_is_full_says_so_and_takes_more_later(options: dict[str, Any], taken: int) -> None:
+    async def talk(post: Post) -> None:
+        for _ in range(2):
+            answers = await asyncio.gather(*(post(ask(f"question {i}")) for i in range(6)))
+            assert sorted(answer[0] for answer in answers) == [200] * taken + [429] * (6 - taken)
+            assert {answer[2].get("Retry-After") for answer in answers if answer[0] == 429} <= {"1"}
+
+    with_server(TeacherConfig(latency=0.1, latency_sigma=0, **options), talk)
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"hang_rate": 1.5}, {"error_500_rate": -0.1}, {"max_n": 0}, {"max_slots": 0}, {"latency": -1.0},
+    [{"hang_rate": 1.5}, {"error_500_rate": -0.1}, {"max_n": 0}, {"max_slots": 0}, {"capacity": 0}, {"latency": -1.0},
      {"hang_rate": 0.6, "error_500_rate": 0.6}],
 )  # fmt: skip
 def test_a_senseless_configuration_is_refused(options: dict[str, Any]) -> None:

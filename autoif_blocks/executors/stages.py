@@ -27,6 +27,7 @@ from ..errors import StopRun
 from ..outputs import merge, raw_id
 from ..records import Record, from_row, shard_of
 from ..resolve import loaded_from
+from ..steps import ExecutorConfig
 from .tasks import unfinished
 
 _FILE = "stage.jsonl"
@@ -38,6 +39,8 @@ class Stage:
 
     tasks: int
     pipeline: list[Block] = field(default_factory=list)
+    reshards: bool = False
+    """whether it is there to deal the records out anew"""
 
 
 def folder_of(work: Path, number: int) -> Path:
@@ -45,13 +48,18 @@ def folder_of(work: Path, number: int) -> Path:
     return work / f"stage-{number}"
 
 
-def stages_of(blocks: Iterable[Block], tasks: int, work: Path) -> list[Stage]:
+def stages_of(blocks: Iterable[Block], executor: ExecutorConfig, work: Path) -> list[Stage]:
     """The blocks in stages: with one task all stream in one; with several, a block that must see the whole set gets a
-    stage of one task, together with readers right before it. What passes between stages lies in `work`."""
+    stage of one task, together with readers right before it, and another begins after each step of `reshard_after`.
+    What passes between stages lies in `work`."""
+    tasks, cut_after = executor.tasks, executor.reshard_after or []
     stages = [Stage(tasks)]
     for block in blocks:
         here = stages[-1]
-        if tasks > 1 and block.whole_set and here.tasks > 1:
+        last = here.pipeline[-1].step if here.pipeline else block.step
+        if tasks > 1 and here.tasks > 1 and last != block.step and last in cut_after and not block.whole_set:
+            stages.append(Stage(tasks, reshards=True))
+        elif tasks > 1 and block.whole_set and here.tasks > 1:
             if all(isinstance(earlier, Reader) for earlier in here.pipeline):
                 here.tasks = 1
             else:

@@ -33,7 +33,7 @@ DATA = Path("data") / "train.jsonl"
 CARD = "README.md"
 
 
-def export(output: Path, layout: str, target: Path, keep: bool = False, licence: str = "") -> int:
+def export(output: str | Path, layout: str, target: Path, keep: bool = False, licence: str = "") -> int:
     """Writes the records of a run's last step; returns how many.
 
     Args:
@@ -45,13 +45,13 @@ def export(output: Path, layout: str, target: Path, keep: bool = False, licence:
     Raises:
         RecipeError: there is no run, its records are no chats, or no pairs, or the target is something else's.
         AutoIFError: there is no record.
-        StopRun: the target cannot be written.
+        StopRun: the target cannot be written, or a remote directory cannot be read.
     """
-    files = Files(output)
+    files = Files.at(output, last_only=True)
     module = module_of(target) if layout == PACKAGE else ""
     rows = _rows(files, "rlvr" if module else layout, keep or bool(module))
     if (first := next(rows, None)) is None:  # before a file that is there is replaced by nothing
-        raise AutoIFError(f"{files.output / files.last['file']} is empty: there is nothing to export")
+        raise AutoIFError(f"{files.place(files.last)} is empty: there is nothing to export")
     rows = itertools.chain([first], rows)
     if target.suffix == ".jsonl":
         return write_jsonl(target, rows)
@@ -71,7 +71,7 @@ def export(output: Path, layout: str, target: Path, keep: bool = False, licence:
 
 
 def export_to_hub(
-    output: Path, layout: str, repository: str, keep: bool, licence: str, public: bool
+    output: str | Path, layout: str, repository: str, keep: bool, licence: str, public: bool
 ) -> tuple[int, str]:
     """The same into a repository of the Hub; returns how many records, and where they are.
 
@@ -89,15 +89,15 @@ def export_to_hub(
 
 def _rows(files: Files, layout: str, keep: bool) -> Iterator[dict[str, Any]]:
     if not files.steps:
-        raise RecipeError(f"{files.output} has no step that has run")
-    path = files.output / files.last["file"]
+        raise RecipeError(f"{files.called} has no step that has run")
+    path, place = files.output / files.last["file"], f"{files.called}/{files.last['file']}"
     if not path.is_file() and not shards_of(path):
-        raise RecipeError(f"there is no {path}: the run is {files.run.get('state')}; let the same command finish it")
+        raise RecipeError(f"there is no {place}: the run is {files.run.get('state')}; let the same command finish it")
     for number, line in enumerate(lines_of(path), start=1):
         try:
             found, columns = _read(line, layout)
         except ValueError as error:
-            raise RecipeError(f"{path}:{number}: {error}") from error
+            raise RecipeError(f"{place}:{number}: {error}") from error
         yield {**columns, "id": found.id, "metadata": found.metadata} if keep else columns
 
 

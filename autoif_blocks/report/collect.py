@@ -23,7 +23,7 @@ def collect(files: Files) -> dict[str, Any]:
     ends = sorted(reading.ends)
     run = files.run
     return {
-        "output": str(files.output),
+        "output": files.called,
         "run": {key: run.get(key) for key in ("state", "failure", "seed", "limit", "started", "versions", "target")},
         "name": (run.get("recipe") or {}).get("name") or "a run",
         "duration": duration(run.get("seconds") or 0),

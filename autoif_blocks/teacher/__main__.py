@@ -12,7 +12,7 @@ from ..orphans import when_orphaned
 from .server import TeacherConfig, serve
 
 # What an option takes whose default is None.
-_KINDS: dict[str, type] = {"api_key": str, "max_n": int, "max_slots": int}
+_KINDS: dict[str, type] = {"api_key": str, "max_n": int, "max_slots": int, "capacity": int, "batch_queue": int}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ import math
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
@@ -69,6 +69,7 @@ class TeacherConfig:
     max_n: int | None = _option(None, "a larger n gets a 400")
     ignore_n: bool = _option(False, "answer with one choice whatever n is, as some servers do")
     max_slots: int | None = _option(None, "requests answered at a time; the others wait")
+    capacity: int | None = _option(None, "requests taken at a time, those that wait included; any more gets a 429")
     batch_latency: float = _option(0.0, "seconds before a batch is answered (POST /v1/batches)")
     batch_queue: int | None = _option(None, "requests that may wait in batches; a batch that brings more fails")
     api_key: str | None = field(default=None, repr=False, metadata={"help": "any other bearer token gets a 401"})
@@ -81,7 +82,7 @@ class TeacherConfig:
         for name, value in vars(self).items():
             if name.endswith("_rate") and not 0 <= value <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
-            if name in ("max_n", "max_slots", "batch_queue") and value is not None and value < 1:
+            if name in ("max_n", "max_slots", "capacity", "batch_queue") and value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
             if name in ("latency", "latency_sigma", "retry_after", "batch_latency") and value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
@@ -150,6 +151,7 @@ class _Teacher:
         )  # fmt: skip
         self.slots = asyncio.Semaphore(config.max_slots) if config.max_slots else None
         self.arrivals = 0
+        self.taken = 0
         self._tries: OrderedDict[bytes, int] = OrderedDict()
         self._faulty = any(rate for _, rate in _fault_rates(config))
 
@@ -174,6 +176,17 @@ class _Teacher:
                 return name
             roll -= rate
         return None
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """A place among the requests that the server has taken; a 429 if there is none."""
+        if self.config.capacity is not None and self.taken >= self.config.capacity:
+            raise _Refused(429, f"Too many requests: {self.taken} are being answered.", "rate_limit_exceeded")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
 
     def check_key(self, request: web.Request) -> None:
         key = self.config.api_key
@@ -279,16 +292,14 @@ async def _completions(request: web.Request) -> web.StreamResponse:
         wait, fault = teacher.fate(body)
         if fault == "error_429":
             raise _Refused(429, "Rate limit reached.", "rate_limit_exceeded")
-        if teacher.slots is None:
-            await asyncio.sleep(wait)
-        else:
-            async with teacher.slots:
+        with teacher.room():
+            async with teacher.slots or nullcontext():
                 await asyncio.sleep(wait)
-        if fault == "error_500":
-            raise _Refused(500, "The server had an error while processing your request.", "internal_error")
-        if fault == "hang":
-            await asyncio.Event().wait()
-        answer = teacher.answer(ask, fault)
+            if fault == "error_500":
+                raise _Refused(500, "The server had an error while processing your request.", "internal_error")
+            if fault == "hang":
+                await asyncio.Event().wait()
+            answer = teacher.answer(ask, fault)
     except _Refused as refused:
         headers = {"Retry-After": f"{teacher.config.retry_after:g}"} if refused.status == 429 else None
         return _json_response(refused.body, refused.status, headers)
