@@ -158,7 +158,7 @@ def test_the_catalogue_has_a_line_for_each_block() -> None:
     lines = catalogue().splitlines()
     for name, line in zip(BLOCKS, lines, strict=False):
         assert line.split()[0] == name
-        assert line.split()[1] in {"reader", "join", "generator", "executor", "scorer", "filter", "writer"}
+        assert line.split()[1] in {"block", "reader", "join", "generator", "executor", "scorer", "filter", "writer"}
         assert len(line.split(maxsplit=2)[2]) > 20
 
 
