@@ -28,6 +28,7 @@ from .batches import Batches
 from .errors import DropRecord, ModelUnavailable, Retry
 from .limits import AdaptiveLimit, RateLimit, ServerHealth, Sleep, TimeLimit
 from .models import ModelConfig
+from .plain import plain
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ _RETRY_STATUS = {408, 409, 425}
 _REFUSED_STATUS = {400, 413, 422}
 _OPENS_AFTER = 5  # failures in a row
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_MOST_BYTES = {"live": 1 << 26, "batch": 1 << 30}  # of a body, unpacked: no server may fill the memory
 
 
 class Busy(Retry):
@@ -343,16 +345,18 @@ class Endpoints:
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """All of it, to its end: else the connection would be closed."""
-        if self._next_bytes is None:
-            return await response.read()
         pieces: list[bytes] = []
+        left = _MOST_BYTES[self.config.mode]
         try:
             while True:
-                with self._next_bytes:
+                with self._next_bytes or contextlib.nullcontext():
                     piece = await response.content.readany()
                 if not piece:
                     return b"".join(pieces)
                 pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    raise Lost(f"an answer of more than {_MOST_BYTES[self.config.mode] >> 20} MB")
         except BaseException:
             response.close()
             raise
@@ -391,6 +395,6 @@ class Endpoints:
         return ModelUnavailable(f"{self.config.model} at {endpoint.url}: {told}; {advice}")
 
     def shown(self, words: str) -> str:
-        """A server's words, short, with the key blotted out should it quote it."""
+        """A server's words, short, with the key blotted out should it quote it, and nothing that steers a terminal."""
         secret = self.config.secret()
-        return (words.replace(secret, "***") if secret else words)[:300]
+        return plain(words.replace(secret, "***") if secret else words)[:300]
