@@ -488,6 +488,10 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(plain(f"error: {place}{error.strerror or error}"), err=True)
+        sys.exit(1)
     except RecursionError:
         click.echo("error: something in these files is nested too deeply to be read", err=True)
         sys.exit(1)

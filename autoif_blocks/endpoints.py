@@ -37,7 +37,7 @@ _RETRY_STATUS = {408, 409, 425}
 _REFUSED_STATUS = {400, 413, 422}
 _OPENS_AFTER = 5  # failures in a row
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-_MOST_BYTES = {"live": 1 << 26, "batch": 1 << 30}  # of a body, unpacked: no server may fill the memory
+_MOST_BYTES = {"answer": 1 << 26, "file": 1 << 30}  # of a body, unpacked: no server may fill the memory
 
 
 class Busy(Retry):
@@ -327,7 +327,8 @@ class Endpoints:
                     response = await self._session.request(
                         method, address, data=data, headers=headers, allow_redirects=False
                     )
-                return response.status, response.headers, await self._body(response)
+                most = _MOST_BYTES["file" if path.endswith("/content") else "answer"]
+                return response.status, response.headers, await self._body(response, most)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable.of(error) from error
         except TimeoutError as error:
@@ -343,10 +344,10 @@ class Endpoints:
         except (aiohttp.ClientError, OSError) as error:
             raise Lost(f"connection lost ({type(error).__name__})") from error
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, most: int) -> bytes:
         """All of it, to its end: else the connection would be closed."""
         pieces: list[bytes] = []
-        left = _MOST_BYTES[self.config.mode]
+        left = most
         try:
             while True:
                 with self._next_bytes or contextlib.nullcontext():
@@ -356,7 +357,7 @@ class Endpoints:
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
-                    raise Lost(f"an answer of more than {_MOST_BYTES[self.config.mode] >> 20} MB")
+                    raise Lost(f"an answer of more than {most >> 20} MB")
         except BaseException:
             response.close()
             raise

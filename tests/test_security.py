@@ -427,7 +427,7 @@ def bomb(handler: BaseHTTPRequestHandler) -> None:
 def test_a_body_without_end_is_given_up(
     answer: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
-    monkeypatch.setitem(endpoints._MOST_BYTES, "live", 4 << 20)
+    monkeypatch.setitem(endpoints._MOST_BYTES, "answer", 4 << 20)
     with Hostile(answer) as server:
         assert autoif("run", str(asking(bench, server.url)), "--quiet") == 3
     assert "more than 4 MB" in capsys.readouterr().err
@@ -501,6 +501,7 @@ def test_a_user_sees_a_sentence_even_for_a_bug(monkeypatch: pytest.MonkeyPatch, 
 
     for error, told in (
         (KeyError("\x1b[2Jx"), "This is a bug"),
+        (PermissionError(13, "Permission denied", "mine"), "error: mine: Permission denied\n"),
         (RecursionError(), "nested too deeply"),
         (MemoryError(), "memory"),
     ):
