@@ -297,7 +297,7 @@ def measured(*arguments: str) -> tuple[subprocess.CompletedProcess[str], int, fl
 @pytest.mark.heavy
 @pytest.mark.parametrize("line", [b'{"q": "' + b"x" * 100_000_000 + b'"}', b"x" * 100_000_000, b"[" * 100_000_000])
 def test_a_line_of_100_megabytes_is_read_or_told(line: bytes, bench: Bench) -> None:
-    recipe = bench.recipe("  - {name: some, block: keep_where, field: q, op: '!=', value: y}\n", [{"q": "x"}])
+    recipe = bench.recipe("  - {name: r, block: respond, prompt: 'say {{ q }}'}\n", [{"q": "x"}])
     _, base, _ = measured("check", str(recipe))
     (bench.folder / "in.jsonl").write_bytes(line + b"\n")
     done, peak, seconds = measured("check", str(recipe))
@@ -310,13 +310,16 @@ def test_a_line_of_100_megabytes_is_read_or_told(line: bytes, bench: Bench) -> N
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "text", ["x" * 50_000_000, "[" * 50_000_000, "```\n" * 12_000_000, '{"func": "' + "y" * 50_000_000 + '"}']
+    "text",
+    ["x" * 50_000_000, '{"func": "' + "y" * 50_000_000 + '"}', "[" * 10_000_000, "```\n" * 2_500_000],
+    ids=["50 MB", "50 MB of JSON", "10 MB of brackets", "10 MB of fences"],
 )
-def test_a_completion_of_50_megabytes_is_read(text: str) -> None:
+def test_a_completion_of_many_megabytes_is_read(text: str) -> None:
+    """In a time that grows with its length alone: a microsecond a character, on a busy machine."""
     for reader in READERS.values():
         began = time.process_time()
         reader(text)
-        assert time.process_time() - began < 30
+        assert time.process_time() - began < 1e-6 * len(text)
 
 
 # The sandbox: all that a child can send back is what stands in its file
