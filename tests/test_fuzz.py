@@ -74,11 +74,11 @@ def spoiled(draw: Callable[[Any], Any], good: Any) -> Any:
             place = place[key]
             key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
         if key == "":
-            value = draw(ANY)
+            value = copy.deepcopy(draw(ANY))  # what is sampled is shared
         elif isinstance(place, dict) and draw(st.booleans()):
             del place[key]
         else:
-            place[key] = draw(ANY)
+            place[key] = copy.deepcopy(draw(ANY))
     return value
 
 
