@@ -357,10 +357,11 @@ class Client:
 def _recalled(value: str | None) -> Completion | None:
     """A completion as the cache keeps it; a cache from elsewhere may hold anything, which is asked again."""
     try:
-        text, reason = read_json(value) if value is not None else (None, None)
-    except (ValueError, TypeError, RecursionError):
+        found = read_json(value) if value is not None else None
+    except (ValueError, RecursionError):
         return None
-    return Completion(text, reason) if isinstance(text, str) and isinstance(reason, str) else None
+    whole = isinstance(found, list) and len(found) == 2 and all(isinstance(part, str) for part in found)
+    return Completion(*found) if whole else None
 
 
 class _Failed(Exception):

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 import pytest
 from conftest import Bench, FakeModel
 from documented import autoif
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_batches import BATCH
 from test_parsing import READERS
@@ -33,11 +34,14 @@ from test_security import MEASURED, Hostile, reply
 from autoif_blocks.answers import Answer, read_answer, seconds_to_wait
 from autoif_blocks.batch import read_replies, remembered
 from autoif_blocks.blocks.queries import JoinQueries
-from autoif_blocks.blocks.readers import ReadJsonl, ReadLines, ReadStep
+from autoif_blocks.blocks.readers import ReadJsonl, ReadLines, ReadRun, ReadStep
 from autoif_blocks.client import Client, _recalled
 from autoif_blocks.errors import DropRecord, ModelUnavailable, Retry, StopRun
 from autoif_blocks.export.layouts import chat_of
+from autoif_blocks.export.pairs import pair_of
+from autoif_blocks.export.prompts import task_of
 from autoif_blocks.outputs import row_id
+from autoif_blocks.rewards import constraints_of, reward_of
 from autoif_blocks.sandbox import jobs, worker
 from autoif_blocks.sandbox.policy import Outcome
 
@@ -148,10 +152,11 @@ def test_many_answers_are_read_or_asked_again(raw: bytes, header: str) -> None:
 
 @DAILY
 @given(st.text() | BODIES.map(lambda raw: raw.decode("utf-8", "replace")) | st.just('["x", "stop"]'))
+@example('{"0": "", "": ""}')
 def test_a_cache_from_elsewhere_holds_completions_or_nothing(value: str) -> None:
     found = _recalled(value)
-    assert found is None or (isinstance(found.text, str) and isinstance(found.finish_reason, str))
-    assert (found is not None) == (value == '["x", "stop"]')
+    assert found is None or [found.text, found.finish_reason] == json.loads(value)
+    assert found is not None or value != '["x", "stop"]'
 
 
 BATCH_ANSWERS: dict[str, Any] = {
@@ -254,7 +259,14 @@ def test_lines_of_a_batch_and_notes_of_one(line: bytes, tmp_path: Path) -> None:
 
 def check_input(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    for block in (ReadLines(str(path)), ReadJsonl(str(path), ["query"]), JoinQueries(str(path)), ReadStep(str(path))):
+    blocks = (
+        ReadLines,
+        partial(ReadJsonl, fields=["query"]),
+        JoinQueries,
+        ReadStep,
+        partial(ReadRun, fields=["query"]),
+    )
+    for block in (make(str(path)) for make in blocks):
         told = list(block.check())
         assert all(told)
         if isinstance(block, JoinQueries):
@@ -320,6 +332,47 @@ def test_a_completion_of_many_megabytes_is_read(text: str) -> None:
         began = time.process_time()
         reader(text)
         assert time.process_time() - began < 1e-6 * len(text)
+
+
+TURN = {"role": "assistant", "content": "an answer"}
+ASKED = [{"role": "user", "content": "hello"}]
+GROUND_TRUTH = [
+    {"instruction": "i", "functions": ["def evaluate(x): return True"], "weight": 1.0, "pass_rate": "> 0.5"}
+]
+TRAINED: list[dict[str, Any]] = [
+    {"id": "x", "messages": [*ASKED, TURN], "metadata": {"a": 1}},
+    {"id": "x", "conversations": [{"from": "human", "value": "v"}, {"from": "gpt", "value": "v"}], "system": "s"},
+    {"id": "x", "instruction": "i", "input": "", "output": "o"},
+    {"id": "x", "prompt": ASKED, "chosen": [TURN], "rejected": [{**TURN, "content": "another"}]},
+    {"id": "x", "messages": ASKED, "ground_truth": json.dumps(GROUND_TRUTH), "dataset": "d", "constraint": "c"},
+]
+
+
+def check_row(row: Any, truth: Any) -> None:
+    line = json.dumps(row).encode()
+    for read in (chat_of, pair_of, task_of):
+        with contextlib.suppress(ValueError):
+            assert json.dumps(read(line).metadata)
+    for given_truth in (truth, json.dumps(truth)):
+        with contextlib.suppress(ValueError):
+            constraints = constraints_of(given_truth)
+            rate = reward_of(constraints, [[Outcome.TRUE] for each in constraints for _ in each.functions])
+            assert 0 <= rate <= 1
+
+
+@DAILY
+@given(st.sampled_from(TRAINED).flatmap(spoiled), spoiled(GROUND_TRUTH))
+@example({}, [{"functions": ["f"], "weight": 10**400}])
+@example({}, [{"functions": ["f"], "weight": 1e308}] * 2)
+def test_a_row_for_trainers_is_one_or_a_sentence_says_what_is_wrong(row: Any, truth: Any) -> None:
+    check_row(row, truth)
+
+
+@pytest.mark.heavy
+@LONG
+@given(st.sampled_from(TRAINED).flatmap(spoiled), spoiled(GROUND_TRUTH))
+def test_many_rows_for_trainers(row: Any, truth: Any) -> None:
+    check_row(row, truth)
 
 
 # The sandbox: all that a child can send back is what stands in its file
@@ -388,7 +441,7 @@ def commands(out: Path, folder: Path, record: str) -> Iterator[list[str]]:
     yield ["why", str(out), "what"]
     yield ["why", str(out), record]
     yield ["report", str(out), "-o", str(folder / "report.html")]
-    for layout, target in (("messages", "x.jsonl"), ("alpaca", "set")):
+    for layout, target in (("messages", "x.jsonl"), ("alpaca", "set"), ("dpo", "y.jsonl"), ("rlvr", "z.jsonl")):
         yield ["export", str(out), "--format", layout, "--to", str(folder / target), "--keep"]
     yield ["diff", str(folder / "recipe.yaml"), str(folder / "recipe.yaml"), "--set", "steps.asked.prompt='other'"]
 
