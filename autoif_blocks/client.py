@@ -357,7 +357,7 @@ class Client:
 def _recalled(value: str | None) -> Completion | None:
     """A completion as the cache keeps it; a cache from elsewhere may hold anything, which is asked again."""
     try:
-        found = read_json(value) if value is not None else None
+        found: Any = read_json(value) if value is not None else None
     except (ValueError, RecursionError):
         return None
     whole = isinstance(found, list) and len(found) == 2 and all(isinstance(part, str) for part in found)
