@@ -13,6 +13,7 @@ from .errors import Retry
 from .records import read_json
 
 _MOST_CHARACTERS_A_TOKEN = 7  # prose has four to five
+_MOST_TOKENS = 10**9  # that a server may claim for one answer
 
 
 class NoModel(Retry):
@@ -92,7 +93,7 @@ def _text(content: object) -> str:
 
 def _tokens(usage: object, name: str) -> int:
     try:
-        return max(0, int(usage.get(name) or 0)) if isinstance(usage, dict) else 0
+        return min(_MOST_TOKENS, max(0, int(usage.get(name) or 0))) if isinstance(usage, dict) else 0
     except (TypeError, ValueError, OverflowError):
         return 0
 

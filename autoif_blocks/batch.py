@@ -7,7 +7,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,8 +52,8 @@ class Batch:
             aside.replace(self.file)
 
 
-def read_replies(raw: bytes, batch: str) -> Iterator[tuple[str, Reply | Exception]]:
-    """The answers in a file. A line that says nothing counts as missing."""
+def read_replies(raw: bytes, batch: str, shown: Callable[[str], str] = str) -> Iterator[tuple[str, Reply | Exception]]:
+    """The answers in a file. A line that says nothing counts as missing. `shown` makes words fit to be shown."""
     for line in raw.splitlines():
         try:
             row = read_json(line)
@@ -62,8 +62,8 @@ def read_replies(raw: bytes, batch: str) -> Iterator[tuple[str, Reply | Exceptio
                 yield key, (int(response["status_code"]), compact_json(response["body"]))
             else:
                 told = row["error"].get("message") or row["error"].get("code")
-                yield key, Retry(f"{batch} did not answer it: {str(told)[:200]}")
-        except (ValueError, KeyError, TypeError, AttributeError):
+                yield key, Retry(f"{batch} did not answer it: {shown(str(told)[:200])}")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
 
 
@@ -75,7 +75,7 @@ def remembered(folder: Path | None, model: str, url: str) -> Iterator[Batch]:
             told = json.loads(file.read_text())
             mine = (told["model"], told["url"]) == (model, url)
             batch = Batch(file, keys=list(told["keys"]), input_file=told["input_file"], id=told["id"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             log.warning("%s cannot be read: what it tells of is asked for again", file)
             continue
         if time.time() - file.stat().st_mtime > _FORGOTTEN_AFTER:

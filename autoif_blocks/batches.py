@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 Call = Callable[..., Awaitable[tuple[int, Mapping[str, Any], bytes]]]
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _MOST_BYTES = 100_000_000  # of a file; OpenAI takes 200 MB
+_MOST_PAGES = 1000  # of the list of batches, a hundred each
+_LONGEST_PAUSE = 600.0  # seconds that a server may wish for
+_ID = re.compile(r"[\w.:-]*\w[\w.:-]*", re.ASCII)  # stands in addresses, files and logs
 
 
 class Batches:
@@ -203,31 +207,36 @@ class Batches:
             part = form.append(b"".join(batch.lines), {"Content-Type": "application/jsonl"})
             part.set_content_disposition("form-data", name="file", filename="requests.jsonl")
             sent = await self._json("POST", "/files", form, {"Content-Type": form.headers["Content-Type"]})
-            batch.input_file, batch.lines = str(sent["id"]), []
+            batch.input_file, batch.lines = _id(sent.get("id")), []
             batch.write_down(self._config.model, self._url)
         elif (found := await self._begun_before(batch)) is not None:
             batch.id = found
         if not batch.id:
             wanted = {"input_file_id": batch.input_file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-            batch.id = str((await self._json("POST", "/batches", compact_json(wanted), known=remembered))["id"])
+            begun = await self._json("POST", "/batches", compact_json(wanted), known=remembered)
+            batch.id = _id(begun.get("id"))
         batch.write_down(self._config.model, self._url)
         log.info("%s: %d requests sent as %s", self._config.model, len(batch.keys), batch.id)
 
     async def _begun_before(self, batch: Batch) -> str | None:
         after = ""
-        while True:
+        for _ in range(_MOST_PAGES):
             page = await self._json("GET", f"/batches?limit=100{after}")
-            for known in page["data"]:
+            listed = page.get("data")
+            if not isinstance(listed, list) or not all(isinstance(known, dict) for known in listed):
+                raise Retry("unreadable list of batches")
+            for known in listed:
                 if known.get("input_file_id") == batch.input_file and known.get("status") != "failed":
-                    return str(known["id"])
-            if not page.get("has_more") or not page["data"]:
+                    return _id(known.get("id"))
+            if not page.get("has_more") or not listed:
                 return None
-            after = f"&after={page['data'][-1]['id']}"
+            after = f"&after={_id(listed[-1].get('id'))}"
+        raise Retry("the list of batches does not end")
 
     async def _ended(self, batch: Batch) -> dict[str, Any]:
         while True:
             state: dict[str, Any] = await self._patiently(f"/batches/{batch.id}", batch.id)
-            if state.get("status") in _ENDED:
+            if str(state.get("status")) in _ENDED:
                 log.info("%s: %s %s", self._config.model, batch.id, state["status"])
                 return state
             await self._sleep(self._config.batch_poll)
@@ -236,8 +245,9 @@ class Batches:
         found: dict[str, Reply | Exception] = {}
         for name in ("output_file_id", "error_file_id"):
             if state.get(name):
-                path = f"/files/{state[name]}/content"
-                found.update(read_replies(await self._patiently(path, batch.id, whole=False), batch.id))
+                path = f"/files/{_id(state[name])}/content"
+                raw = await self._patiently(path, batch.id, whole=False)
+                found.update(read_replies(raw, batch.id, self._told))
         if not found and state["status"] == "failed":
             told = self._told(str(_first_error(state).get("message") or "no reason given"))
             self._forget(batch)
@@ -264,7 +274,8 @@ class Batches:
                 if attempt == self._config.max_retries:
                     raise
                 log.info("%s: asking for %s again: %s", self._config.model, path, failure.reason)
-                await self._sleep(max(self._config.batch_poll, failure.after or 0.0))
+                wished = min(failure.after or 0.0, _LONGEST_PAUSE)
+                await self._sleep(max(self._config.batch_poll, wished))
 
     async def _json(
         self, method: str, path: str, data: Any = None, headers: Mapping[str, str] | None = None, known: str = ""
@@ -274,7 +285,7 @@ class Batches:
             answer = read_json(raw)
             if not isinstance(answer, dict) or ("id" not in answer and "data" not in answer):
                 raise ValueError("no object with an id")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Retry(f"unreadable answer to {method} {path}: {error}") from error
         return dict(answer)
 
@@ -300,6 +311,13 @@ class Batches:
 
 class _Gone(Retry):
     """The server has nothing of the batch, nor will have: its requests need another."""
+
+
+def _id(value: object) -> str:
+    """A name that the server gave. Raises Retry if it is none: a path, say, or something that steers a terminal."""
+    if not isinstance(value, str) or len(value) > 200 or not _ID.fullmatch(value):
+        raise Retry("the server names a batch or a file by what is no name")
+    return value
 
 
 def _first_error(state: dict[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,11 @@ class Cache:
             with self._lock:
                 for table in self._tables:
                     rows = self._reader.execute(f"SELECT key, crc, value FROM {table} WHERE key IN ({marks})", keys)
-                    found.update((key, value.decode()) for key, crc, value in rows.fetchall() if fits(key, crc, value))
+                    found.update(
+                        (key, value.decode("utf-8", "replace"))
+                        for key, crc, value in rows.fetchall()
+                        if fits(key, crc, value)
+                    )
                     if len(found) == len(keys):
                         break
                 for unwritten in (self._writing, self._pending):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -182,7 +183,7 @@ def _ping(models: dict[str, ModelConfig]) -> None:
 
     pongs = ping(models)
     for pong in pongs:
-        click.echo(f"{'ok     ' if pong.ok else 'FAILED '} {pong.model}: {pong.url}: {pong.said}")
+        click.echo(f"{'ok     ' if pong.ok else 'FAILED '} {pong.model}: {pong.url}: {plain(pong.said)}")
     if failed := sum(not pong.ok for pong in pongs):
         raise ModelUnavailable(f"{failed} of {len(pongs)} servers cannot be used")
 
@@ -487,3 +488,19 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(plain(f"error: {place}{error.strerror or error}"), err=True)
+        sys.exit(1)
+    except RecursionError:
+        click.echo("error: something in these files is nested too deeply to be read", err=True)
+        sys.exit(1)
+    except MemoryError:
+        click.echo("error: the memory does not suffice", err=True)
+        sys.exit(1)
+    except Exception as error:  # that nobody has thought of
+        if os.environ.get("AUTOIF_TRACEBACK"):
+            raise
+        what = plain(f"{type(error).__name__}: {error}")
+        click.echo(f"error: {what}. This is a bug; with AUTOIF_TRACEBACK=1 the same command says where", err=True)
+        sys.exit(1)

@@ -143,7 +143,7 @@ class Client:
 
     def _recall(self, keys: list[bytes], step: str) -> list[Completion | None]:
         values = self._cache.get_many(keys, step) if self._cache is not None else [None] * len(keys)
-        return [Completion(*read_json(value)) if value is not None else None for value in values]
+        return [_recalled(value) for value in values]
 
     def _keep(self, key: bytes, completion: Completion, step: str) -> None:
         if self._cache is not None:
@@ -352,6 +352,16 @@ class Client:
         meter.cost += answer.prompt_tokens * price.get("input", 0.0) / 1e6
         meter.cost += answer.completion_tokens * price.get("output", 0.0) / 1e6
         return dict(answer.completions)
+
+
+def _recalled(value: str | None) -> Completion | None:
+    """A completion as the cache keeps it; a cache from elsewhere may hold anything, which is asked again."""
+    try:
+        found: Any = read_json(value) if value is not None else None
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(found, list) and len(found) == 2 and all(isinstance(part, str) for part in found)
+    return Completion(*found) if whole else None
 
 
 class _Failed(Exception):

@@ -19,6 +19,7 @@ import click
 from .blocks.kinds import Generator
 from .identity import flatten, short
 from .options import options_of
+from .plain import plain
 from .recipe import Recipe
 from .state import RunState
 from .steps import BlockSpec, Step
@@ -159,12 +160,12 @@ def show(before: Recipe, after: Recipe) -> None:
     spent = _spent(before)
     changes = compare(before, after)
     for line in _beside_steps(before, after):
-        click.echo(line)
+        click.echo(plain(line))
     for change in changes:
         asks = f"   asks {change.asks}{_cost(spent.get(change.step), change.asks)}" if change.asks else ""
         click.echo(f"{change.what:8} {change.step}{asks}")
         for line in change.told:
-            click.echo(f"           {line}")
+            click.echo(plain(f"           {line}"))
     if not any(change.what != "same" or change.asks for change in changes):
         click.echo("a run of the second asks nothing that the first has not asked")
 
@@ -172,11 +173,12 @@ def show(before: Recipe, after: Recipe) -> None:
 def _spent(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
     """The rows of the first recipe's last run, if it is there."""
     earlier = RunState.earlier(recipe.output_dir) or {}
-    return {row["name"]: row["all_commands"] for row in earlier.get("steps", []) if "all_commands" in row}
+    return {row["name"]: row["all_commands"] for row in earlier.get("steps", []) if row.get("all_commands")}
 
 
 def _cost(row: Mapping[str, Any] | None, asks: str) -> str:
-    if row is None or asks != ALL or not row["requests"]:
+    if row is None or asks != ALL or not row.get("requests"):
         return ""
-    cost = f", {row['cost']:.2f}" if row["cost"] else ""
-    return f": {row['requests']} requests, {row['prompt_tokens'] + row['completion_tokens']} tokens{cost}"
+    cost = f", {row['cost']:.2f}" if row.get("cost") else ""
+    tokens = row.get("prompt_tokens", 0) + row.get("completion_tokens", 0)
+    return f": {row['requests']} requests, {tokens} tokens{cost}"

@@ -28,6 +28,7 @@ from .batches import Batches
 from .errors import DropRecord, ModelUnavailable, Retry
 from .limits import AdaptiveLimit, RateLimit, ServerHealth, Sleep, TimeLimit
 from .models import ModelConfig
+from .plain import plain
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ _RETRY_STATUS = {408, 409, 425}
 _REFUSED_STATUS = {400, 413, 422}
 _OPENS_AFTER = 5  # failures in a row
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_MOST_BYTES = {"answer": 1 << 26, "file": 1 << 30}  # of a body, unpacked: no server may fill the memory
 
 
 class Busy(Retry):
@@ -325,7 +327,8 @@ class Endpoints:
                     response = await self._session.request(
                         method, address, data=data, headers=headers, allow_redirects=False
                     )
-                return response.status, response.headers, await self._body(response)
+                most = _MOST_BYTES["file" if path.endswith("/content") else "answer"]
+                return response.status, response.headers, await self._body(response, most)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable.of(error) from error
         except TimeoutError as error:
@@ -341,18 +344,20 @@ class Endpoints:
         except (aiohttp.ClientError, OSError) as error:
             raise Lost(f"connection lost ({type(error).__name__})") from error
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, most: int) -> bytes:
         """All of it, to its end: else the connection would be closed."""
-        if self._next_bytes is None:
-            return await response.read()
         pieces: list[bytes] = []
+        left = most
         try:
             while True:
-                with self._next_bytes:
+                with self._next_bytes or contextlib.nullcontext():
                     piece = await response.content.readany()
                 if not piece:
                     return b"".join(pieces)
                 pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    raise Lost(f"an answer of more than {most >> 20} MB")
         except BaseException:
             response.close()
             raise
@@ -391,6 +396,6 @@ class Endpoints:
         return ModelUnavailable(f"{self.config.model} at {endpoint.url}: {told}; {advice}")
 
     def shown(self, words: str) -> str:
-        """A server's words, short, with the key blotted out should it quote it."""
+        """A server's words, short, with the key blotted out should it quote it, and nothing that steers a terminal."""
         secret = self.config.secret()
-        return (words.replace(secret, "***") if secret else words)[:300]
+        return plain(words.replace(secret, "***") if secret else words)[:300]

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .errors import RecipeError
+from .plain import one_line
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -81,5 +82,4 @@ def refuse_to_overwrite(
 
 
 def short(value: Any) -> str:
-    text = " ".join(str(value).split()) if value is not None else "(absent)"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return one_line(str(value), 60) if value is not None else "(absent)"

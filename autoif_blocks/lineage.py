@@ -199,4 +199,5 @@ def read_row(line: bytes) -> dict[str, Any] | None:
         row = read_json(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("id"), str) else None
+    # An id that is not where all rows have it, or that stands twice, would be found by some readers and not by others.
+    return row if isinstance(row, dict) and row.get("id") == row_id(line) is not None else None

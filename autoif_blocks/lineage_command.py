@@ -62,7 +62,7 @@ def why(output: str | Path, wanted: str) -> None:
 def _print(lines: Iterator[Line] | list[Line]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     for style, words in lines:
-        console.print(Text(words, style=style), soft_wrap=True)
+        console.print(Text(plain(words), style=style), soft_wrap=True)
 
 
 def _way(link: Link, told: dict[str, Any]) -> Iterator[Line]:

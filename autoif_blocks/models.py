@@ -199,7 +199,7 @@ def _check_address(address: str, alone: bool) -> None:
             raise ValueError("base_url 'simulated' is a server of its own: it cannot stand beside others")
         return
     url = urlsplit(address)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if url.scheme not in ("http", "https") or not url.hostname or not address.isprintable() or " " in address:
         raise ValueError(f"base_url must be like http://HOST:8000/v1 (or 'simulated'), got '{address}'")
     if url.username is not None or url.query:  # not shown: it may be a password
         raise ValueError("base_url must not hold a user, a password or a query: the key goes into api_key")

@@ -122,7 +122,10 @@ def raw_id(line: bytes) -> bytes | None:
     if match is None:
         return None
     name = match[1]
-    return json.loads(b'"%b"' % name).encode("utf-8", "surrogatepass") if b"\\" in name else name
+    try:
+        return json.loads(b'"%b"' % name).encode("utf-8", "surrogatepass") if b"\\" in name else name
+    except ValueError:
+        return None
 
 
 def row_id(line: bytes) -> str | None:

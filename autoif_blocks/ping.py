@@ -14,9 +14,11 @@ from .endpoints import Endpoints
 from .errors import AutoIFError
 from .models import SIMULATED, ModelConfig
 from .options import nearest
+from .records import read_json
 from .servers import not_installed
 
 PATIENCE = 30.0  # seconds for one token; a server may be loading
+_MOST_BYTES = 1 << 22  # of a list of models
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,13 @@ async def _models(config: ModelConfig, url: str) -> str:
             aiohttp.ClientSession(timeout=limits, headers=Endpoints(config, [url]).headers()) as session,
             session.get(f"{url}/models", allow_redirects=False) as response,
         ):
-            listed = (await response.json(content_type=None))["data"]
-            names = [str(model["id"]) for model in listed]
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+            raw = b""
+            async for piece in response.content.iter_any():
+                raw += piece
+                if len(raw) > _MOST_BYTES:
+                    return ""
+            names = [str(model["id"]) for model in read_json(raw)["data"]]
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     if config.model in names:
         return f"has {config.model}"

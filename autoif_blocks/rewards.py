@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .parsing import strip_reasoning
 from .sandbox import Outcome, Sandbox, SandboxConfig
 
 PASS_RATE = "> 0.5"
+_MOST_WEIGHT = 1e9  # so that no sum of them is infinite
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def _constraint(row: object) -> Constraint:
     functions, weight = given.get("functions"), given.get("weight", 1.0)
     if not isinstance(functions, list) or not functions or not all(isinstance(code, str) for code in functions):
         raise ValueError(f"a constraint needs 'functions', a list of at least one, got {str(row)[:80]!r}")
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-        raise ValueError(f"a constraint's weight must be a number above 0, got {str(weight)[:80]!r}")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= _MOST_WEIGHT:
+        raise ValueError(f"a constraint's weight must be a number up to 1e9 and above 0, got {str(weight)[:80]!r}")
     return Constraint(functions, float(weight), Threshold(given.get("pass_rate", PASS_RATE)))
 
 

@@ -6,6 +6,7 @@ recipe (`--overwrite`) or deletes what was there (`--no-resume`).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -44,17 +45,18 @@ class Series:
         """What the earlier commands of the same results have noted, one that was killed included."""
         killed = read_object(work / _FILE) or {}
         if resume and killed.get("identity") == identity:
-            series = cls(**killed["before"])
-            series._add_killed(work, steps, killed["began"])
-            return series
+            with contextlib.suppress(KeyError, TypeError):  # a file that is damaged tells nothing
+                series = cls(**killed["before"])
+                series._add_killed(work, steps, killed["began"])
+                return series
         earlier = RunState.earlier(output) or {}
         whole = earlier.get("all_commands")
         same = resume and earlier.get("identity") == identity
-        if whole is None or (first == 1 and not same):
+        if not whole or (first == 1 and not same):
             return cls(datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"))
-        rows = {row["name"]: row["all_commands"] for row in earlier["steps"] if same or row["number"] < first}
-        spent = {name: whole[name] for name in SPENT}
-        return cls(whole["since"], whole["commands"], whole["seconds"], spent, rows)
+        rows = {row["name"]: row.get("all_commands") or {} for row in earlier["steps"] if same or row["number"] < first}
+        spent = {name: whole.get(name) or 0 for name in SPENT}
+        return cls(str(whole.get("since", "")), whole.get("commands") or 0, whole.get("seconds") or 0.0, spent, rows)
 
     def keep(self, work: Path, identity: Mapping[str, Any], began: float) -> None:
         """Leaves it to the next command, in case this one is killed. A work folder is gone when its run has ended well,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,9 +38,10 @@ def start(folder: Path, source: str = _DEFAULT) -> list[Path]:
         StopRun: the files cannot be written.
     """
     recipe = _found(source)
+    steps = read(recipe).data.get("steps")  # which has a word for what is no recipe
     text = recipe.read_text(encoding="utf-8")
     files: dict[Path, bytes] = {}
-    for name in _named(read(recipe).data.get("steps"), recipe.parent):
+    for name in _named(steps, recipe.parent):
         here = str(PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/"))))
         files[folder / here] = (recipe.parent / name).read_bytes()
         text = text.replace(name, here)
@@ -85,5 +87,6 @@ def _named(value: Any, folder: Path) -> Iterator[str]:
             yield from _named(item, folder)
     elif isinstance(value, str) and "\n" not in value:
         name = value.rpartition(":")[0] if ".py:" in value else value
-        if 0 < len(name) < 1000 and (folder / name).is_file():
-            yield name
+        with contextlib.suppress(OSError, ValueError):  # too long for a name
+            if name and (folder / name).is_file():
+                yield name

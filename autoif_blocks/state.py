@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 import shutil
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .accounting import PASSING, Meter, total
+from .accounting import PASSING, SPENT, Meter, total
 from .limits import ServerHealth
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def finished(status: Path) -> bool:
     """Whether the task that writes this status file has brought all its records to their end."""
     try:
         return json.loads(status.read_text())["finished"] is True
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -168,14 +170,55 @@ class RunState:
 
     @staticmethod
     def earlier(output_dir: Path) -> dict[str, Any] | None:
-        """The `run.json` of a directory, if it holds one."""
-        return read_object(output_dir / "run.json")
+        """The `run.json` of a directory, if it holds one that makes sense: it may come from elsewhere, and names files
+        that are read, and on demand deleted."""
+        found = read_object(output_dir / "run.json")
+        return found if found is not None and _makes_sense(found) else None
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is no such file, or something else in it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+_FILE = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.jsonl\Z")  # of a step, never one elsewhere
+_NUMBERS = {*SPENT, "in", "out", "created", "unfinished", "hedges", "p50", "p99", "seconds", "commands", "wanted"}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "state": str, "failure": str, "started": str, "since": str, "name": str, "limit": int, "seed": int,
+    **dict.fromkeys(("recipe", "identity", "target", "totals", "all_commands", "versions"), dict),
+    **dict.fromkeys(("dropped", "discarded"), dict), "steps": list, "blocks": list,
+}  # fmt: skip
+
+
+def _makes_sense(run: dict[str, Any]) -> bool:
+    """Whether what is there is of the kind that readers count on; all but the steps may be missing."""
+    steps = run.get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        return False
+    for step in steps:
+        number, file = step.get("number"), step.get("file")
+        named = isinstance(step.get("name"), str) and isinstance(file, str) and _FILE.match(file)
+        if not named or not isinstance(number, int) or not all(map(_counts, (step.get("blocks") or [{}]))):
+            return False
+    parts = [
+        run,
+        *steps,
+        *(part.get(key) or {} for part in (run, *steps) for key in ("totals", "all_commands", "target")),
+    ]
+    lost = [part.get(key) or {} for part in steps for key in ("dropped", "discarded")]
+    return all(map(_counts, parts)) and all(_number(count) for counts in lost for count in counts.values())
+
+
+def _counts(part: object) -> bool:
+    return isinstance(part, dict) and all(
+        value is None or (_number(value) if key in _NUMBERS else isinstance(value, _KINDS.get(key, object)))
+        for key, value in part.items()
+    )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e15 and not math.isnan(value)

@@ -48,8 +48,15 @@ def look(output: Path) -> Status:
     """How far the run into a directory is, or what became of it.
 
     Raises:
-        RecipeError: none was ever begun there.
+        RecipeError: none was ever begun there, or what its tasks have written is damaged.
     """
+    try:
+        return _looked(output)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RecipeError(f"what the run has left in {output / WORK} is damaged ({error!r}): run it again") from error
+
+
+def _looked(output: Path) -> Status:
     work, last = output / WORK, RunState.earlier(output)
     plan = read_object(work / STAGES)
     if plan is None:
@@ -57,7 +64,7 @@ def look(output: Path) -> Status:
             return Status("starting", "", False, [])
         if last is None:
             raise RecipeError(f"there is no run in {output}: name the output directory of one")
-        state, rows = last["state"], [_row(step) for step in last["steps"]]
+        state, rows = str(last.get("state", "unfinished")), [_row(step) for step in last["steps"]]
         return Status(state, last.get("failure", ""), state == "completed", rows)
     steps = [Step(name, number, ()) for name, number in plan["steps"]]
     rows = [_row(step.to_dict()) for step in RunState(work, steps).read()]
@@ -84,8 +91,9 @@ def _written(path: Path) -> int:
 
 
 def _row(step: dict[str, Any]) -> dict[str, Any]:
-    row = {name: step[name] for name in ("name", "number", "in", "out", "requests", "hits")}
-    return {**row, "dropped": sum(step["dropped"].values())}
+    counts = {name: step.get(name) or 0 for name in ("in", "out", "requests", "hits")}
+    lost = sum((step.get("dropped") or {}).values())
+    return {"name": step["name"], "number": step["number"], **counts, "dropped": lost}
 
 
 def _task(folder: Path, stage: int, task: int) -> TaskStatus:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .claim import FILE as CLAIM
 from .errors import RecipeError
 from .mirror import KEPT, STATUS
+from .plain import plain
 from .progress import compact, duration
 from .state import WORK, read_object
 from .status import Status, TaskStatus, look
@@ -84,13 +86,13 @@ def show(status: Status, as_json: bool) -> None:
         table.add_column(title, justify="right")
     for step in status.steps:
         cells = [compact(step[name]) for name in ("in", "out", "dropped", "requests", "hits")]
-        table.add_row(f"{step['number']:>2} {step['name']}", *cells)
+        table.add_row(Text(plain(f"{step['number']:>2} {step['name']}")), *cells)
     console.print(table)
     for line in _lines(status.tasks):
         console.print(line)
     if status.told is not None:
-        console.print(f"as {status.host} has told {duration(status.told)} ago", soft_wrap=True)
-    console.print(f"{status.state}{f': {status.failure}' if status.failure else ''}", soft_wrap=True)
+        console.print(plain(f"as {status.host} has told {duration(status.told)} ago"), soft_wrap=True)
+    console.print(plain(f"{status.state}{f': {status.failure}' if status.failure else ''}"), soft_wrap=True)
 
 
 def _lines(tasks: list[TaskStatus]) -> Iterator[str]:

@@ -162,7 +162,9 @@ class Remote:
             self._fs.invalidate_cache()
             found = self._fs.find(self._root)
         start = f"{self._root}/"
-        return sorted(path.removeprefix(start) for path in found if path.startswith(start))
+        names = (path.removeprefix(start) for path in found if path.startswith(start))
+        # An object store lets anything be a name; none leads out of the folder that it is copied to.
+        return sorted(name for name in names if not {"", ".", ".."} & set(name.split("/")))
 
     def get(self, name: str, target: Path) -> None:
         """Brings a file; it appears whole or not at all."""

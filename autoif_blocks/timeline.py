@@ -59,6 +59,6 @@ def rows_since(output: Path, since: float) -> list[dict[str, Any]]:
                 row = json.loads(line)
                 if row["began"] >= since and all(isinstance(row[name], (int, float)) for name in ("at", *SPENT, "out")):
                     rows.append(row)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
     return rows

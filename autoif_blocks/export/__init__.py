@@ -8,6 +8,7 @@ uploads it. `environment.py` writes a Python package instead.
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def export_to_hub(
     if layout == PACKAGE:
         raise RecipeError("a package for verifiers is no data set: name a folder with --to")
     with tempfile.TemporaryDirectory(prefix="autoif-export-") as aside:
-        folder = Path(aside) / repository.rpartition("/")[2]
+        folder = Path(aside) / (re.sub(r"[^\w.-]|^\.+", "", repository.rpartition("/")[2]) or "dataset")
         count = export(output, layout, folder, keep, licence)
         return count, push(folder, repository, public)
 

@@ -41,25 +41,25 @@ def card(run: dict[str, Any], layout: str, count: int, name: str, licence: str) 
     """
     recipe = run.get("recipe") or {}
     data = {key: value for key, value in (recipe.get("data") or {}).items() if key in _PUBLIC}
-    models: dict[str, Any] = data.get("models") or {}
+    models: dict[str, Any] = data["models"] if isinstance(data.get("models"), dict) else {}
     data["models"] = {role: {"model": model.get("model")} for role, model in models.items() if isinstance(model, dict)}
     blocks = {block.get("block") for step in run["steps"] for block in step.get("blocks") or []}
     verified = " whose responses were verified by execution (AutoIF, arXiv 2406.13542)" if blocks & _VERIFYING else ""
-    named = one_line(str(recipe.get("name", "")))
+    named = _words(recipe.get("name", ""))
     things = "pairs" if layout in PAIR_LAYOUTS else "chats"
     if layout in ("rlvr", "verifiers"):
         things, verified = "prompts", " with functions that verify an answer (AutoIF, arXiv 2406.13542)"
     configs = [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.jsonl"}]}]
     head = {
-        **({"license": licence} if licence else {}),
-        "pretty_name": name,
+        **({"license": one_line(licence)} if licence else {}),
+        "pretty_name": one_line(name),
         "task_categories": ["text-generation"],
         "tags": ["instruction-following", "synthetic", "autoif", *_TAGS.get(things, ())],
         **({} if layout == "verifiers" else {"configs": configs}),
     }
     parts = [
-        f"---\n{_yaml(head)}---\n\n# {one_line(name)}\n",
-        f"{count} {things}{verified}, made by AutoIF Blocks with the recipe `{named}`.\n",
+        f"---\n{_yaml(head)}---\n\n# {_words(name)}\n",
+        f"{count} {things}{verified}, made by AutoIF Blocks with the recipe {named}.\n",
         _warnings(run, models),
         "| | |\n|---|---|\n" + "".join(f"| {key} | {_cell(value)} |\n" for key, value in _facts(run, data, licence)),
         f"## Counts\n\n{_counts(run)}",
@@ -74,7 +74,7 @@ def _warnings(run: dict[str, Any], models: dict[str, Any]) -> str:
     if any(isinstance(model, dict) and SIMULATED in str(model.get("base_url")) for model in models.values()):
         said.append("The recipe names the simulated teacher: its answers are stock sentences, no training data.")
     if run.get("state") != "completed":
-        said.append(f"The run is {one_line(str(run.get('state')))}: this is a part of what its recipe makes.")
+        said.append(f"The run is {_words(run.get('state'))}: this is a part of what its recipe makes.")
     if run.get("limit"):
         said.append(f"This is of a trial, with `--limit {run['limit']}`.")
     return "".join(f"> {line}\n\n" for line in said)
@@ -131,18 +131,24 @@ def _use(layout: str, name: str) -> str:
         )
     if layout in _LLAMA_FACTORY:
         entry = {"file_name": "data/train.jsonl", **_LLAMA_FACTORY[layout]}
-        text += f"\nFor LLaMA-Factory, in `dataset_info.json`:\n\n{_fenced(_json({name: entry}), 'json')}"
+        text += f"\nFor LLaMA-Factory, in `dataset_info.json`:\n\n{_fenced(_json({one_line(name): entry}), 'json')}"
     return text
 
 
 def _fenced(text: str, language: str) -> str:
     """A block of code, whatever runs of backticks it holds."""
+    text = "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
 
 def _cell(value: object) -> str:
-    return one_line(str(value), 300).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return _words(value, 300)
+
+
+def _words(value: object, room: int = 100) -> str:
+    """Somebody's text within Markdown, where no character of it is more than a character."""
+    return re.sub(r"[\\`*{}\[\]<>()#!|~&]", lambda mark: f"&#{ord(mark[0])};", one_line(str(value), room))
 
 
 def _yaml(value: object) -> str:

@@ -75,7 +75,7 @@ def _timeline(output: Path, run: dict[str, Any]) -> dict[str, Any]:
     """Rates between the rows of the timeline, the pauses between commands left out; nothing if there are none."""
     try:
         since = datetime.fromisoformat((run.get("all_commands") or {})["since"]).timestamp()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         since = 0.0
     rows = rows_since(output, since)
     points: list[dict[str, Any]] = []

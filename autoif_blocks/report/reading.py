@@ -143,7 +143,8 @@ class Reading:
                 self._stayed[len(functions)] += 1
         accuracies = row.get("accuracies")
         if isinstance(accuracies, list) and "accuracies" not in before:
-            self._accuracies[0].update(float(x) for x in accuracies if isinstance(x, (int, float)))
+            known = (x for x in accuracies if isinstance(x, (int, float)) and abs(x) < 1e15)
+            self._accuracies[0].update(map(float, known))
 
     # What the page shows of it
 
