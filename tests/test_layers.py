@@ -35,7 +35,7 @@ ORDER = """
     teacher.families_marks teacher.families_sentences teacher.families_words teacher.families teacher.composed
     teacher.hostile teacher.tasks teacher.verifiers teacher.replies teacher.batches teacher.server teacher
     teacher.__main__
-    cli __main__
+    cli.options cli.recipes cli.running cli.results cli.machine cli __main__
 """
 LAYERS = ORDER.split()
 
