@@ -33,7 +33,8 @@ from typing import Any
 from .accounting import Meter
 from .answers import Completion, NoModel
 from .cache import Cache, request_keys
-from .endpoints import Busy, Endpoint, Endpoints, Lost, Unreachable
+from .endpoint import Busy, Endpoint, Lost, Unreachable
+from .endpoints import Endpoints
 from .errors import DropRecord, ModelUnavailable, Retry
 from .limits import ServerHealth
 from .models import ModelConfig

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 ORDER = """
     errors plain storage records languages perturbations parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
-    orphans serving.host serving.state serving.supervisor serving batch batches endpoints client
+    orphans serving.host serving.state serving.supervisor serving batch batches endpoint endpoints client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context
@@ -33,8 +33,8 @@ ORDER = """
     teacher.chance teacher.prose teacher.chinese teacher.family teacher.families_case teacher.families_chinese
     teacher.families_layout teacher.families_length teacher.families_letters teacher.families_lists
     teacher.families_marks teacher.families_sentences teacher.families_words teacher.families teacher.composed
-    teacher.hostile teacher.tasks teacher.verifiers teacher.replies teacher.batches teacher.server teacher
-    teacher.__main__
+    teacher.hostile teacher.tasks teacher.verifiers teacher.replies teacher.batches teacher.config teacher.server
+    teacher teacher.__main__
     cli.options cli.recipes cli.running cli.results cli.machine cli __main__
 """
 LAYERS = ORDER.split()

@@ -19,7 +19,8 @@ from autoif_blocks.executors.stages import ReadStage, RunScope
 from autoif_blocks.models import ModelConfig
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import shard_of, to_line
-from autoif_blocks.teacher.server import TeacherConfig, make_app
+from autoif_blocks.teacher.config import TeacherConfig
+from autoif_blocks.teacher.server import make_app
 
 RESPOND = "  - {name: r, block: respond, n: 1, prompt: 'say {{ number }}'}\n"
 NUMBERS = [{"number": i} for i in range(60)]

@@ -14,8 +14,9 @@ Read `family.py` for what a family is, `tasks.py` for how a prompt is recognised
 and `server.py` for faults, latency and seeds.
 """
 
+from .config import TeacherConfig
 from .families import FAMILIES
 from .family import Family, Params
-from .server import TeacherConfig, make_app, running, serve
+from .server import make_app, running, serve
 
 __all__ = ["FAMILIES", "Family", "Params", "TeacherConfig", "make_app", "running", "serve"]

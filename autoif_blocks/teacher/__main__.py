@@ -9,7 +9,8 @@ import sys
 from dataclasses import fields
 
 from ..orphans import when_orphaned
-from .server import TeacherConfig, serve
+from .config import TeacherConfig
+from .server import serve
 
 # What an option takes whose default is None.
 _KINDS: dict[str, type] = {"api_key": str, "max_n": int, "max_slots": int, "capacity": int, "batch_queue": int}

@@ -41,7 +41,8 @@ from autoif_blocks.blocks.kinds import Generator
 from autoif_blocks.endpoints import Endpoints
 from autoif_blocks.records import Record
 from autoif_blocks.run import RunOptions
-from autoif_blocks.teacher.server import TeacherConfig, service_time
+from autoif_blocks.teacher.config import TeacherConfig
+from autoif_blocks.teacher.server import service_time
 
 ROOT = Path(__file__).parents[2]
 JSON = {"Content-Type": "application/json"}

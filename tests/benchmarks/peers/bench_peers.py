@@ -38,7 +38,7 @@ from job import STEPS, Row  # noqa: E402
 from recording_teacher import asked, seconds_for  # noqa: E402
 from schedule import Request, bound, greedy  # noqa: E402
 
-from autoif_blocks.teacher.server import TeacherConfig  # noqa: E402
+from autoif_blocks.teacher.config import TeacherConfig  # noqa: E402
 
 # Versions are those of the numbers in docs/performance.md. datatrove's extra `inference` also wants vllm and sglang,
 # which an endpoint does not need; distilabel imports requests and does not require it.

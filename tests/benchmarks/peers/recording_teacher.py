@@ -17,7 +17,8 @@ from job import STEPS
 
 from autoif_blocks.teacher import server
 from autoif_blocks.teacher.__main__ import main
-from autoif_blocks.teacher.server import TeacherConfig, service_time
+from autoif_blocks.teacher.config import TeacherConfig
+from autoif_blocks.teacher.server import service_time
 
 OPENINGS = [prompt.partition("{")[0] for prompt in STEPS.values()]
 ASKED = re.compile(rf"({'|'.join(OPENINGS)})(\d+)".encode())
