@@ -42,6 +42,7 @@ def test_tasks_with_caches_of_their_own_give_the_same_bytes_and_are_replayed(ben
     assert (len(model.prompts), tree(bench.out)) == (asked, before)
 
 
+@pytest.mark.heavy
 def test_what_a_failed_run_has_paid_for_is_in_the_whole(bench: Bench, model: FakeModel) -> None:
     model.answer = lambda prompt: 401 if len(model.prompts) > 12 else "ok"
     with pytest.raises(StopRun):

@@ -30,7 +30,9 @@ def reader(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return Reader(shutil.copytree(prepared.folder, tmp_path / "checkout"), prepared.server)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.heavy] * (page != PAGES[0]), id=page.stem) for page in PAGES]
+)
 def test_a_page_can_be_followed(page: Path, reader: Reader) -> None:
     translated = page.name == "README.zh-CN.md"
     known = {command for inside in of(PAGES[0], "sh") for command in commands(inside)} if translated else ()

@@ -95,6 +95,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
         assert (disk / "out.jsonl").read_bytes() == to_line({"id": "old"})
 
 
+@pytest.mark.heavy
 def test_a_run_on_a_full_disk_says_so(tmp_path: Path) -> None:
     recipe = Path(__file__).parent.parent / "autoif.yaml"
     with small_disk(tmp_path, "300k") as disk:

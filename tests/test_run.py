@@ -61,15 +61,16 @@ def test_the_ten_steps_leave_their_files_and_add_up(first: Path) -> None:
     assert not (first / ".work").exists()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(["--batch-size", "3"], marks=pytest.mark.heavy),
-        pytest.param(["--batch-size", "256"], marks=pytest.mark.heavy),
-        pytest.param(["--process-num", "1"], marks=pytest.mark.heavy),
+        ["--batch-size", "3"],
+        ["--batch-size", "256"],
+        ["--process-num", "1"],
         ["--set", "executor.tasks=3", "--set", "executor.workers=2"],
-        pytest.param(["--set", "executor={tasks: 16, workers: 2}"], marks=pytest.mark.heavy),
-        pytest.param(["--set", "models.teacher.max_n=1", "--set", "models.judge.max_n=2"], marks=pytest.mark.heavy),
+        ["--set", "executor={tasks: 16, workers: 2}"],
+        ["--set", "models.teacher.max_n=1", "--set", "models.judge.max_n=2"],
     ],
     ids="-".join,
 )

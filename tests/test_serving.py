@@ -173,8 +173,12 @@ NEVER = "import time; print('loading', flush=True); time.sleep(99)"
     ("model", "said"),
     [
         (script("import sys; print('no CUDA'); sys.exit('too\\n  old')"), r"ended with exit code 1\. Its log, .*old$"),
-        (script("import os; os.kill(os.getpid(), 9)"), r"was killed by SIGKILL\. It has said nothing"),
-        (script(ORPHANING), r"ended with exit code 1\. Its log, .*\n  gone$"),
+        pytest.param(
+            script("import os; os.kill(os.getpid(), 9)"),
+            r"was killed by SIGKILL\. It has said nothing",
+            marks=pytest.mark.heavy,
+        ),
+        pytest.param(script(ORPHANING), r"ended with exit code 1\. Its log, .*\n  gone$", marks=pytest.mark.heavy),
         (f"{script(NEVER)}, start_timeout: 1.5", r"did not answer within 1\.5 s \(start_timeout\)\. Its .*\n  loading"),
         (f"serve: {SERVERS}:NoBinary", r"FileNotFoundError: .*no-such-server"),
         (f"serve: {SERVERS}:Picky, serve_options: {{colour: red}}", "ValueError: no red one"),

@@ -67,6 +67,7 @@ def test_a_run_is_seen_from_its_beginning_to_its_end(bench: Bench, model: FakeMo
     }  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_a_task_without_news_and_one_that_failed_are_named(bench: Bench, model: FakeModel, tmp_path: Path) -> None:
     model.answer = lambda prompt: 401 if len(model.prompts) > 10 else "ok"
     with pytest.raises(StopRun):

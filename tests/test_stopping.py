@@ -249,9 +249,9 @@ class Ends(Scorer):
 @pytest.mark.parametrize(
     ("end", "tasks", "said"),
     [
-        ("os._exit(3)", 3, "ended with exit code 3"),
+        pytest.param("os._exit(3)", 3, "ended with exit code 3", marks=pytest.mark.heavy),
         ("os.kill(os.getpid(), signal.SIGKILL)", 3, "was killed by SIGKILL"),
-        ("raise SystemExit(9)", 3, "SystemExit"),
+        pytest.param("raise SystemExit(9)", 3, "SystemExit", marks=pytest.mark.heavy),
         ("raise SystemExit(9)", 1, "called for the end of the program: SystemExit"),
     ],
 )
