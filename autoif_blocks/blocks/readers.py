@@ -124,49 +124,8 @@ class ReadLines(Reader):
             raise StopRun(str(error)) from error
 
 
-class ReadJsonl(Reader):
-    """Reads a JSONL file: a record a line, its keys are the fields.
-
-    Args:
-        path: the file, relative to the recipe.
-        fields: the fields that every line has; what else a line holds is kept too.
-        id_field: a key whose value tells the records apart; left out, the whole line does.
-    """
-
-    files = ("path",)
-
-    def __init__(self, path: str, fields: list[str], id_field: str | None = None) -> None:
-        super().__init__()
-        self.path = path
-        self.fields = fields
-        self.id_field = id_field
-        self.writes = tuple(fields)
-
-    def check(self) -> Iterable[str]:
-        return problems_of(self._records(), self.path)
-
-    def read(self) -> Iterable[Record]:
-        try:
-            yield from self._records()
-        except ValueError as error:
-            raise StopRun(str(error)) from error
-
-    def _records(self) -> Iterator[Record]:
-        for number, row in rows_of(self.path):
-            for field in [*self.fields, *([self.id_field] if self.id_field else [])]:
-                if field not in row:
-                    raise ValueError(f"{self.path}:{number}: no '{field}'; the line has {', '.join(row) or 'nothing'}")
-            distinct = str(row[self.id_field]) if self.id_field else json.dumps(row, sort_keys=True)
-            yield from_row({**row, "id": content_hash("row", distinct)})
-
-
-class ReadRun(Reader):
-    """Reads a step's file of another run: its records, with their ids and those that they descend from.
-
-    Args:
-        path: the file, relative to the recipe: `output/backtranslator_filter.jsonl`, for example.
-        fields: the fields to take; the others stay where they are.
-    """
+class _Rows(Reader):
+    """Reads the rows of a JSONL file, in which each of `fields` must stand."""
 
     files = ("path",)
 
@@ -184,6 +143,41 @@ class ReadRun(Reader):
             yield from self._records()
         except ValueError as error:
             raise StopRun(str(error)) from error
+
+    def _records(self) -> Iterator[Record]:
+        """Raises ValueError, which names the line, for a row that is none of these records."""
+        raise NotImplementedError
+
+
+class ReadJsonl(_Rows):
+    """Reads a JSONL file: a record a line, its keys are the fields.
+
+    Args:
+        path: the file, relative to the recipe.
+        fields: the fields that every line has; what else a line holds is kept too.
+        id_field: a key whose value tells the records apart; left out, the whole line does.
+    """
+
+    def __init__(self, path: str, fields: list[str], id_field: str | None = None) -> None:
+        super().__init__(path, fields)
+        self.id_field = id_field
+
+    def _records(self) -> Iterator[Record]:
+        for number, row in rows_of(self.path):
+            for field in [*self.fields, *([self.id_field] if self.id_field else [])]:
+                if field not in row:
+                    raise ValueError(f"{self.path}:{number}: no '{field}'; the line has {', '.join(row) or 'nothing'}")
+            distinct = str(row[self.id_field]) if self.id_field else json.dumps(row, sort_keys=True)
+            yield from_row({**row, "id": content_hash("row", distinct)})
+
+
+class ReadRun(_Rows):
+    """Reads a step's file of another run: its records, with their ids and those that they descend from.
+
+    Args:
+        path: the file, relative to the recipe: `output/backtranslator_filter.jsonl`, for example.
+        fields: the fields to take; the others stay where they are.
+    """
 
     def _records(self) -> Iterator[Record]:
         for number, row in rows_of(self.path):
