@@ -163,7 +163,8 @@ def test_several_files_a_pattern_and_what_the_report_and_the_card_say(bench: Ben
     export(bench.out, "messages", bench.folder / "set")
     card = (bench.folder / "set" / "README.md").read_text()
     assert (
-        "| evaluation prompts | 2 of 3 records (66.67%) shared words with evals/\\*.jsonl, more.txt; left out |" in card
+        "| evaluation prompts | 2 of 3 records &#40;66.67%&#41; shared words with evals/&#42;.jsonl, more.txt; left out |"
+        in card
     )
     # Another content of a matched file is another run.
     (bench.folder / "evals" / "two.jsonl").write_text(json.dumps({"prompt": "What is tea made of?"}) + "\n")
