@@ -152,8 +152,7 @@ def test_several_files_a_pattern_and_what_the_report_and_the_card_say(bench: Ben
     (bench.folder / "more.txt").write_text("\n\nAnd bread?\n")
     steps = STEPS.replace("AGAINST", "['evals/*.jsonl', more.txt]")
     assert len(bench.run(steps, given_records())) == 1
-    told = {row["detail"] for row in bench.dropped("clean")}
-    assert told == {
+    assert {row["detail"] for row in bench.dropped("clean")} == {
         "evals/one.jsonl:1, 13 words: ".removeprefix("evals/") + " ".join(WORDS[:13]),
         "more.txt:3, 2 words: and bread",
     }
@@ -162,10 +161,8 @@ def test_several_files_a_pattern_and_what_the_report_and_the_card_say(bench: Ben
     assert (row["value"], round(row["share"], 3), row["step"]) == (1, 0.333, "clean")
     export(bench.out, "messages", bench.folder / "set")
     card = (bench.folder / "set" / "README.md").read_text()
-    assert (
-        "| evaluation prompts | 2 of 3 records &#40;66.67%&#41; shared words with evals/&#42;.jsonl, more.txt; left out |"
-        in card
-    )
+    told = "2 of 3 records &#40;66.67%&#41; shared words with evals/&#42;.jsonl, more.txt; left out"
+    assert f"| evaluation prompts | {told} |" in card
     # Another content of a matched file is another run.
     (bench.folder / "evals" / "two.jsonl").write_text(json.dumps({"prompt": "What is tea made of?"}) + "\n")
     with pytest.raises(RecipeError, match=r"the file two\.jsonl"):
