@@ -13,6 +13,7 @@ sys.path[:0] = [str(FOLDER), str(FOLDER / "peers")]
 
 from bench_peers import RUNS, Unable, install, is_complete  # noqa: E402
 from schedule import Request, bound, greedy  # noqa: E402
+from soak import soak  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,13 @@ def test_a_benchmark_runs(command: str, told: list[str]) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert all(words in done.stdout for words in told), done.stdout
+
+
+@pytest.mark.heavy
+def test_a_soak_sees_a_run_and_leaves_nothing_behind() -> None:
+    *during, end = soak(1_000, 0.0)
+    assert end.responses > 500
+    assert end.processes == 0
+    assert max(sample.processes for sample in during) > 2
+    assert 50 < max(sample.megabytes for sample in during) < 1_000
+    assert sorted(sample.responses for sample in during) == [sample.responses for sample in during]
