@@ -178,6 +178,9 @@ class Reader:
             at = places[0] if places else len(steps) - 2
             given = {"steps": steps[:at] + given + steps[at:]}
         self._models |= given.get("models", {})
+        for model in self._models.values():
+            if isinstance(model, dict) and model.get("mode") == "batch":  # a reader has more time than a test
+                model |= {"batch_wait": 0.2, "batch_poll": 0.2}
         path = self.folder / "snippet.yaml"
         path.write_text(
             yaml.safe_dump({**whole, **given, "models": whole["models"] | self._models}, sort_keys=False),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Bench, rows
-from test_export import loaded
+from test_export import exported, loaded
 from test_lineage import Said, call
 from test_rewards import ALWAYS, HAS_A, HOSTILE, NEVER, constraint
 
@@ -64,7 +64,7 @@ def test_prompts_have_the_columns_that_open_instruct_reads(bench: Bench) -> None
 @pytest.mark.parametrize("form", ["folder", "x.jsonl", "x.parquet"])
 def test_the_real_datasets_library_loads_prompts(bench: Bench, form: str) -> None:
     export(run(bench), "rlvr", bench.folder / form)
-    found = loaded(bench, form)
+    found = loaded(*exported(bench, form))
     assert (found["columns"], read(found["rows"])) == (list(PROMPT_LAYOUTS["rlvr"]), EXPECTED)
 
 

@@ -73,7 +73,7 @@ def test_tasks_find_together_what_a_server_can_take(tmp_path: Path) -> None:
     told = f"{len(later)} answers in {last - first:.1f} s, {len(taken)} of them 200"
     assert len(taken) > 0.8 * len(later), told
     busy = sum(end - max(began, first) for began, end, _, _ in taken)
-    assert busy > 0.8 * capacity * (last - first), told
+    assert busy > 0.7 * capacity * (last - first), told
     shares = Counter(task_of[query] for _, _, _, query in taken)
     assert min(shares[task] for task in range(tasks)) > 0.25 * len(taken) / tasks, shares
 

@@ -130,7 +130,7 @@ def test_a_second_signal_ends_a_run_at_once(tasks: str, tmp_path: Path, whole: d
         os.killpg(run.pid, signal.SIGINT)
         began = time.monotonic()
         _, said = run.communicate(timeout=30)
-        assert run.returncode == 130
+        assert run.returncode in (130, -signal.SIGINT)  # which a shell calls 130, too: Python was on its way out
         assert time.monotonic() - began < 2.5
         assert "Traceback" not in said
         time.sleep(0.5)

@@ -329,7 +329,7 @@ def test_stopping_a_replay_leaves_complete_results_complete(bench: Bench, execut
             time.sleep(0.3)
             os.kill(run.pid, signal.SIGINT)
         _, said = run.communicate(timeout=30)
-    assert run.returncode == 130, said
+    assert run.returncode in (130, -signal.SIGINT), said
     after = tree(bench.out)
     assert {file: after[file] for file in after if not file.startswith(".work")} == before
     now = json.loads((bench.out / "run.json").read_text())
