@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from conftest import AUTOIF, SMALL
+from conftest import AUTOIF, SMALL, tree
 from test_stopping import teacher
 
 SECRET = "sk-one-that-must-not-be-found-anywhere"
@@ -61,6 +64,16 @@ def project(folder: Path, url: str, kind: str, more: str) -> Path:
     (folder / "helper.py").write_text("LONG = 400\n")
     (folder / "recipe.yaml").write_text(RECIPE.format(url=url, type=kind, more=more))
     return folder
+
+
+@functools.cache
+def whole() -> dict[str, bytes]:
+    """The result files of the small recipe, run on this machine."""
+    with tempfile.TemporaryDirectory() as folder, teacher() as url:
+        local = project(Path(folder), url, "local", "")
+        done = autoif("run", "recipe.yaml", "--quiet", env=dict(os.environ), cwd=local)
+        assert done.returncode == 0, done.stderr
+        return tree(local / "out")
 
 
 def has(folder: Path, secret: str) -> list[Path]:

@@ -16,10 +16,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import children, tree, wait_for_completions
-from scattered import SECRET, autoif, has, project, start, ten_steps
+from conftest import AUTOIF, SMALL, children, tree, wait_for_completions
+from scattered import SECRET, autoif, has, project, start, ten_steps, whole
+from test_s3 import S3, line, s3
 from test_serving import MARK, SERVERS, left
 from test_stopping import counts_add_up, members, run_json, teacher
+
+__all__ = ["line", "s3"]  # fixtures
 
 pytestmark = [pytest.mark.heavy, pytest.mark.ray]
 
@@ -63,16 +66,13 @@ def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
 def test_each_task_starts_a_server_of_its_own_that_ends_with_it(env: dict[str, str], tmp_path: Path) -> None:
     word = uuid4().hex
     env = {**env, MARK: word}
-    with teacher() as url:
-        local = project(tmp_path / "local", url, "local", "")
-        assert autoif("run", "recipe.yaml", env=env, cwd=local).returncode == 0
     folder = project(tmp_path / "project", "", "ray", "")
     shutil.copy(SERVERS, folder / "our_servers.py")  # which travels with the job
     text = (folder / "recipe.yaml").read_text().replace("base_url: ''", "serve: our_servers.py:Teacher")
     (folder / "recipe.yaml").write_text(text)
     done = autoif("run", "recipe.yaml", env=env, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert tree(folder / "out") == tree(local / "out")
+    assert tree(folder / "out") == whole()
     counts_add_up(folder / "out")
     logs = sorted((folder / "out" / "logs").glob("stage-*/teacher.server.*.log"))
     assert [path.name[15:20] for path in logs] == [f"{rank:05d}" for rank in range(3)] * 2
@@ -92,10 +92,6 @@ def a_task() -> int:
 def test_a_process_killed_in_the_middle_loses_nothing(
     env: dict[str, str], tmp_path: Path, victim: Callable[[], int], code: int
 ) -> None:
-    with teacher() as url:
-        folder = project(tmp_path / "local", url, "local", "")
-        assert autoif("run", "recipe.yaml", env=env, cwd=folder).returncode == 0
-        whole = tree(folder / "out")
     with teacher("--latency", "0.7", "--latency-sigma", "0") as url:
         folder = project(tmp_path / "project", url, "ray", RESHARD)
         run = start(folder, env)
@@ -111,7 +107,7 @@ def test_a_process_killed_in_the_middle_loses_nothing(
             project(folder, url, "ray", RESHARD)
             done = autoif("run", "recipe.yaml", env=env, cwd=folder)
         assert done.returncode == 0, done.stderr
-    assert tree(folder / "out") == whole
+    assert tree(folder / "out") == whole()
     counts_add_up(folder / "out")
     step = run_json(folder / "out")["steps"][1]
     assert step["hits"] > 0  # replayed, whether by the same command or by the next
@@ -150,3 +146,27 @@ def test_a_cluster_that_will_not_do_is_told_in_a_sentence(
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.s3
+def test_the_ten_steps_on_ray_into_s3_are_those_of_a_local_run(env: dict[str, str], s3: S3, tmp_path: Path) -> None:
+    assert s3.autoif("a", "run", AUTOIF, *SMALL, "--output-dir", tmp_path / "out").returncode == 0
+
+    # Tasks work in a folder that they share, the command sends what they leave.
+    def on_ray(shared: str) -> None:
+        work_dir = ("--set", f"work_dir={tmp_path / shared}")
+        ray = {"RAY_TMPDIR": env["RAY_TMPDIR"]}
+        done = s3.autoif("a", "run", AUTOIF, *SMALL, "--output-dir", s3.url, "--set", RAY, *work_dir, **ray)
+        assert done.returncode == 0, done.stderr
+        assert s3.results() == tree(tmp_path / "out")
+
+    on_ray("one")
+    assert s3.run_json()["totals"]["requests"] > 0
+    assert "cache/completions.sqlite" in s3.objects()
+    assert not [name for name in s3.objects() if name.startswith("cache/tasks/")]
+    assert len([name for name in s3.objects() if name.startswith("logs/stage-1/task_")]) == 4
+    on_ray("another")  # where nothing is yet
+    assert s3.run_json()["totals"]["requests"] == 0
+    refused = s3.autoif("a", "run", AUTOIF, *SMALL, "--output-dir", s3.url, "--set", RAY)
+    assert refused.returncode == 2
+    assert "add work_dir, a folder that all machines of the cluster share" in refused.stderr

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 import slurm_cluster
 from conftest import rows, tree, wait_for_completions
-from scattered import SECRET, autoif, has, project, start, ten_steps
+from scattered import SECRET, autoif, has, project, start, ten_steps, whole
 from test_serving import MARK, SERVERS, left, marked
 from test_stopping import counts_add_up, run_json, teacher
 
@@ -78,19 +78,6 @@ def wait_until(done: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Callable[[str], dict[str, bytes]]:
-    """The files of the small recipe, run on this machine."""
-
-    def run(url: str) -> dict[str, bytes]:
-        folder = project(tmp_path / "local", url, "local", "")
-        done = autoif("run", "recipe.yaml", "--quiet", env=dict(os.environ), cwd=folder)
-        assert done.returncode == 0, done.stderr
-        return tree(folder / "out")
-
-    return run
-
-
 def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
     cluster: dict[str, str], tmp_path: Path
 ) -> None:
@@ -108,11 +95,7 @@ def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
     assert max(job["EndTime"] for job in first) <= min(job["StartTime"] for job in second)
 
 
-def test_a_cancelled_task_is_told_and_the_same_command_finishes(
-    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
-) -> None:
-    with teacher() as url:
-        whole = local(url)
+def test_a_cancelled_task_is_told_and_the_same_command_finishes(cluster: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "project"
     with under_way(cluster, folder) as run:
         victim = [job.split("|")[0] for job in queue(cluster) if job.endswith("|None")][-1]
@@ -124,18 +107,14 @@ def test_a_cancelled_task_is_told_and_the_same_command_finishes(
     assert "Traceback" not in said
     assert queue(cluster) == []  # those that depended on it are gone
     assert run_json(folder / "out")["state"] == "failed"
-    assert continued(cluster, folder) == whole
+    assert continued(cluster, folder) == whole()
     totals, step = run_json(folder / "out")["totals"], run_json(folder / "out")["steps"][1]
     assert step["hits"] >= 12  # what was paid for was kept
     assert step["hits"] + step["completions"] == 64
     assert totals["completions"] < 64 + len(rows(folder / "out" / "unlike.jsonl"))
 
 
-def test_the_server_of_a_cancelled_task_ends_with_it(
-    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
-) -> None:
-    with teacher() as url:
-        whole = local(url)
+def test_the_server_of_a_cancelled_task_ends_with_it(cluster: dict[str, str], tmp_path: Path) -> None:
     word = uuid4().hex
     folder, env = project(tmp_path / "project", "", "slurm", CLUSTER), {**cluster, MARK: word}
     shutil.copy(SERVERS, folder / "our_servers.py")  # which travels with the job
@@ -153,16 +132,12 @@ def test_the_server_of_a_cancelled_task_ends_with_it(
     path.write_text(text.replace("latency: 0.7", "latency: 0.01"))
     done = autoif("run", "recipe.yaml", env=env, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert tree(folder / "out") == whole
+    assert tree(folder / "out") == whole()
     assert run_json(folder / "out")["steps"][1]["hits"] >= 12
     assert left(word) == []
 
 
-def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(
-    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
-) -> None:
-    with teacher() as url:
-        whole = local(url)
+def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(cluster: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "project"
     with under_way(cluster, folder) as run:
         run.send_signal(signal.SIGINT)
@@ -172,14 +147,12 @@ def test_ctrl_c_ends_the_jobs_gently_and_the_same_command_finishes(
     assert queue(cluster) == []
     assert run_json(folder / "out")["state"] == "stopped"
     counts_add_up(folder / "out")
-    assert continued(cluster, folder) == whole
+    assert continued(cluster, folder) == whole()
 
 
 def test_jobs_of_a_killed_run_keep_the_next_one_away_until_they_are_gone(
-    cluster: dict[str, str], tmp_path: Path, local: Callable[[str], dict[str, bytes]]
+    cluster: dict[str, str], tmp_path: Path
 ) -> None:
-    with teacher() as url:
-        whole = local(url)
     folder = tmp_path / "project"
     with under_way(cluster, folder) as run:
         run.kill()
@@ -190,7 +163,7 @@ def test_jobs_of_a_killed_run_keep_the_next_one_away_until_they_are_gone(
         told = refused.stderr.split("`scancel ")[1].split("`")[0].split()
         subprocess.run(["scancel", *told], env=cluster, check=True)
         wait_until(lambda: not queue(cluster))
-    assert continued(cluster, folder) == whole
+    assert continued(cluster, folder) == whole()
     assert run_json(folder / "out")["steps"][1]["hits"] >= 12
 
 

@@ -90,8 +90,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("tasks", ["one", "several"])
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "group SIGINT", "group SIGTERM"])
+@pytest.mark.parametrize(
+    ("how", "tasks"),
+    [("SIGTERM", "one"), ("group SIGINT", "one"), ("SIGINT", "several"), ("group SIGTERM", "several")],
+)
 def test_a_signal_stops_a_run_gently(how: str, tasks: str, tmp_path: Path, whole: dict[str, bytes]) -> None:
     number = signal.Signals[how.split()[-1]]
     with teacher("--latency", "0.2") as url:

@@ -109,11 +109,10 @@ def test_a_target_may_be_raised_and_is_not_lowered_by_surprise(bench: Bench) -> 
     assert len(bench.run(STEPS, SEEDS, "target: 60", overwrite=True)) == second
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_target_out_of_reach_ends_with_a_sentence(bench: Bench, executor: str) -> None:
+def test_a_target_out_of_reach_ends_with_a_sentence(bench: Bench) -> None:
     bench.model.answer = lambda prompt: "- Follow rule number 1.\n- Be brief, please." if "Like" in prompt else "x" * 60
     with pytest.raises(TargetMissed, match=r"26 of 1000 records, and raising n of step 'more' from 3 to 12") as caught:
-        bench.run(STEPS, SEEDS, executor + "target: 1000")
+        bench.run(STEPS, SEEDS, "target: 1000")
     assert caught.value.exit_code == 1
     assert f"{bench.out}/long_ones.jsonl" in str(caught.value)
     assert len(rows(bench.out / "long_ones.jsonl")) == 26
@@ -124,7 +123,7 @@ def test_a_target_out_of_reach_ends_with_a_sentence(bench: Bench, executor: str)
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_budgets_hold_over_all_rounds_and_the_next_command_goes_on(bench: Bench, tmp_path: Path, executor: str) -> None:
-    commands, longest, most = 0, 0, 60 if executor else 30
+    commands, longest, most = 0, 0, 90 if executor else 30
     while True:
         before = len(bench.model.prompts)
         try:
@@ -147,7 +146,7 @@ def test_budgets_hold_over_all_rounds_and_the_next_command_goes_on(bench: Bench,
             assert step["in"] + step["created"] == step["out"] + dropped + step.get("unfinished", 0)
             assert step["in"] == came
             came = step["out"]
-    assert commands >= 60 / most
+    assert commands >= (1 if executor else 2)
     size = bench.result["target"]["rounds"][-1]["size"]
     assert len(bench.model.prompts) == size + len(rows(bench.out / "more.jsonl"))
     assert tree(bench.out) == plain(bench, tmp_path, size)
@@ -311,8 +310,14 @@ SLEEPY = RESPOND = (
 )
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.parametrize("how", ["gently", pytest.param("at once", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize(
+    ("how", "executor"),
+    [
+        ("gently", ""),
+        pytest.param("gently", WORKERS, marks=pytest.mark.heavy),
+        pytest.param("at once", "", marks=pytest.mark.heavy),
+    ],
+)
 def test_stopping_a_replay_leaves_complete_results_complete(bench: Bench, executor: str, how: str) -> None:
     bench.model.answer = lambda prompt: "ok"
     (bench.folder / "mine.py").write_text(SLEEPS)
