@@ -17,7 +17,8 @@ ORDER = """
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context
-    blocks.threshold rewards blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
+    blocks.threshold blocks.functions rewards
+    blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.repair blocks.quality blocks.judges blocks.nli blocks.pairs
     blocks.filters blocks.duplicates blocks.behaviour
     blocks.contamination blocks.conflicts blocks.compose blocks.constraints blocks.writers blocks.foreign blocks
