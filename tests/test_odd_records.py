@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -35,9 +36,10 @@ ODD: dict[str, Any] = {
 }
 
 
-def odd(*fields: str) -> list[dict[str, Any]]:
+def odd(*fields: str, of: str = "") -> list[dict[str, Any]]:
+    """One that is as it should be, and one with each odd value."""
     made = [{**GOOD, "name": f"{field} {at}", field: value} for field in fields for at, value in enumerate(ODD[field])]
-    return [GOOD, *made]
+    return [{**record, "of": of} for record in (GOOD, *made)]
 
 
 BLOCKS: dict[str, tuple[str, ...]] = {
@@ -45,24 +47,32 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "verify_responses, field: query": ("functions",),
     "rate_responses": ("functions", "responses"),
     "mutation_score": ("functions", "cases"),
-    "mutation_score, field: responses": ("functions", "responses"),
     "mine_disagreements": ("functions", "cases"),
-    "repair_functions, prompt: '{{ function }}'": ("functions", "cases"),
     "back_translate, prompt: '{{ function }}'": ("functions",),
     "judge_label, over: translations, labels: [ok, bad], prompt: '{{ item }}'": ("translations",),
+    "repair_functions, prompt: '{{ function }}'": ("functions", "cases"),
     "dedup_functions": ("functions", "cases"),
-    "format_rlvr": ("functions", "instruction"),
+    "format_rlvr, keep: [of]": ("functions", "instruction"),
 }
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_one_record_is_dropped_and_not_the_run(bench: Bench, block: str) -> None:
-    """And nobody is asked about what it holds: of a text in place of a list each character would be paid for."""
-    given = odd(*BLOCKS[block])
-    left = bench.run(f"  - {{name: x, block: {block}}}\n", given)
-    kept = 2 if block.endswith("field: responses") else 1  # which may be one text
-    assert len(left) == kept, [row.get("name") for row in left]
-    assert len(bench.dropped("x")) == len(given) - kept
+def test_one_record_is_dropped_and_not_the_run(bench: Bench) -> None:
+    """Each block gets odd records of its own. Nobody is asked about what they hold: of a text in the place of a list
+    each character would be paid for."""
+    bench.model.answer = lambda prompt: "ok"
+    steps = ""
+    for n, fields in enumerate(BLOCKS.values()):
+        rows = odd(*fields, of=f"s{n}")
+        (bench.folder / f"{n}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for n, block in enumerate(BLOCKS):
+        steps += f"  - {{name: r{n}, block: read_jsonl, path: {n}.jsonl, fields: {json.dumps([*GOOD, 'of'])}}}\n"
+        steps += f"  - {{name: s{n}, block: {block}}}\n"
+    left = bench.run(steps, [{**GOOD, "of": "first"}])
+    assert left
+    for n, (block, fields) in enumerate(BLOCKS.items()):
+        dropped = {row["record"]["name"] for row in bench.dropped(f"s{n}") if row["record"].get("of") == f"s{n}"}
+        expected = {row["name"] for row in odd(*fields)} - {"good"}
+        assert dropped - {"good"} == expected, block
     assert all(len(prompt) > 2 for prompt in bench.model.prompts)
 
 

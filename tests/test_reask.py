@@ -21,28 +21,34 @@ GIVEN: dict[str, Any] = {
 }  # fmt: skip
 # A block, what it can do nothing with, and what it can.
 BLOCKS = {
-    "respond": ("", "yes"),
+    "repair_functions": ("perhaps", NO_COMMA),
     "back_translate, max_functions: 1": ("<think>hm", "yes"),
     "converse": ("", "yes"),
     "judge_label, labels: [yes, no]": ("perhaps", "yes"),
-    "judge_label, over: items, labels: [yes, no]": ("perhaps", "yes"),
+    "judge_label, field: other, over: items, labels: [yes, no]": ("perhaps", "yes"),
     "judge_score": ("perhaps", "7"),
+    "respond, field: answer": ("", "yes"),
+    "sample_responses, field: answers": ("", "yes"),
     "write_verifiers": ("perhaps", '{"func": "def evaluate(response):\\n    return True", "cases": []}'),
-    "repair_functions": ("perhaps", NO_COMMA),
 }
 
 
 @pytest.mark.parametrize("times", [0, 2])
-@pytest.mark.parametrize("block", BLOCKS)
-def test_each_block_asks_again_where_nothing_usable_came(bench: Bench, block: str, times: int) -> None:
-    useless, useful = BLOCKS[block]
-    bench.model.answer = lambda prompt: useful if len(bench.model.bodies) > times else useless
-    prompt = "" if block == "converse" else ", prompt: 'Say it.'"
-    left = bench.run(f"  - {{name: x, block: {block}{prompt}, reask: 2}}\n", [GIVEN])
-    assert len(left) == 1
-    assert len(bench.model.bodies) == 1 + times
-    assert len({body["seed"] for body in bench.model.bodies}) == 1 + times, "each time another sample"
-    assert sum(bench.step("x")["discarded"].values()) >= times
+def test_each_block_asks_again_where_nothing_usable_came(bench: Bench, times: int) -> None:
+    asked: Counter[str] = Counter()
+
+    def answer(prompt: str) -> str:
+        asked[prompt] += 1
+        useless, useful = [*BLOCKS.values()][int(prompt)]
+        return useful if asked[prompt] > times else useless
+
+    bench.model.answer = answer
+    steps = [f"  - {{name: s{n}, block: {block}, prompt: '{n}', reask: 2}}\n" for n, block in enumerate(BLOCKS)]
+    assert len(bench.run("".join(steps), [GIVEN])) == 1
+    assert asked == {str(n): 1 + times for n in range(len(BLOCKS))}
+    assert len({(body["messages"][-1]["content"], body["seed"]) for body in bench.model.bodies}) == asked.total()
+    for n, block in enumerate(BLOCKS):
+        assert sum(bench.step(f"s{n}")["discarded"].values()) >= times, block
 
 
 def test_a_block_that_would_not_ask_again_says_so(bench: Bench) -> None:
