@@ -16,8 +16,10 @@ from autoif_blocks.blocks.conflicts import conflict
 from autoif_blocks.blocks.constraints import PlaceConstraints, VerifyConstraints
 from autoif_blocks.errors import DropRecord, RecipeError
 from autoif_blocks.export import export
+from autoif_blocks.lineage import Files
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import Record
+from autoif_blocks.report.reading import Reading
 from autoif_blocks.run import RunOptions
 from autoif_blocks.sandbox import Outcome
 from autoif_blocks.teacher.chance import Rates
@@ -221,6 +223,10 @@ def test_a_prompt_that_nobody_follows_has_a_reason_of_its_own(bench: Bench, toge
     assert step["dropped"] == (
         {"failed_verification": 2, "never_followed": 1} if together else {"failed_verification": 6}
     )
+    table = {row["label"]: (row["value"], row["share"]) for row in Reading(Files(bench.out)).table()}
+    assert table["Responses that the functions accept"] == (2, None if together else 0.25)
+    assert table.get("Prompts that a response follows") == ((1, 0.5) if together else None)
+    assert table["Prompts that were answered, turn by turn" if together else "Responses, in total"][0] == step["in"]
     single = [row["record"] for row in dropped if row["reason"] == "failed_verification"]
     assert {"bread", "tea, please"} <= {record["response"] for record in single}
     assert all(record["constraint_verdicts"] and "samples" not in record for record in single)
