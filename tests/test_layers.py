@@ -23,7 +23,7 @@ ORDER = """
     blocks.filters blocks.duplicates blocks.behaviour
     blocks.contamination blocks.conflicts blocks.compose blocks.constraints blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
-    ping identity state status outputs results series simulated timeline workers claim cache_mirror mirror
+    ping identity state status outputs results series summary simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
     run
     progress.table progress.estimate progress.figures progress.lines progress.view progress
