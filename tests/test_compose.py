@@ -335,6 +335,8 @@ def test_an_empty_reply_ends_its_conversation_alone(bench: Bench) -> None:
         ("{name: x, block: compose, tries: 0}", "tries must be at least 1, got 0"),
         ("{name: x, block: compose, sizes: []}", "sizes must name at least one"),
         ("{name: x, block: place_constraints, placements: []}", "placements must name at least one"),
+        ("{name: x, block: place_constraints, later_text: Again.}", "later_text must use {{ constraints }}"),
+        ("{name: x, block: place_constraints, later_text: '{{ constraints }} {{ q }}'}", "and nothing else"),
         ("{name: x, block: verify_constraints, max_functions: 0}", "max_functions must be at least 1, or null for all"),
         ("{name: x, block: place_constraints, later: 2}", "later must be in [0, 1], got 2"),
         ("{name: x, block: place_constraints, placements: [above]}", "'before', 'after' or 'inside'"),

@@ -19,18 +19,23 @@ GIVEN: dict[str, Any] = {
     "functions": [NO_COMMA, WRONG, NO_COMMA + "  # so"], "cases": cases(("a", True), ("b, c", False)),
     "turns": ["Say it."], "items": ["it"],
 }  # fmt: skip
-# A block, what it can do nothing with, and what it can.
+# A block, what it can do nothing with, what it can, and what its prompt must show.
 BLOCKS = {
-    "repair_functions": ("perhaps", NO_COMMA),
-    "back_translate, max_functions: 1": ("<think>hm", "yes"),
-    "converse": ("", "yes"),
-    "judge_label, labels: [yes, no]": ("perhaps", "yes"),
-    "judge_label, field: other, over: items, labels: [yes, no]": ("perhaps", "yes"),
-    "judge_score": ("perhaps", "7"),
-    "respond, field: answer": ("", "yes"),
-    "sample_responses, field: answers": ("", "yes"),
-    "write_verifiers": ("perhaps", '{"func": "def evaluate(response):\\n    return True", "cases": []}'),
+    "repair_functions": ("perhaps", NO_COMMA, "function"),
+    "back_translate, max_functions: 1": ("<think>hm", "yes", "function"),
+    "converse": ("", "yes", "turn"),
+    "judge_label, labels: [yes, no]": ("perhaps", "yes", ""),
+    "judge_label, field: other, over: items, labels: [yes, no]": ("perhaps", "yes", "item"),
+    "judge_score": ("perhaps", "7", ""),
+    "respond, field: answer": ("", "yes", ""),
+    "sample_responses, field: answers": ("", "yes", ""),
+    "write_verifiers": ("perhaps", '{"func": "def evaluate(response):\\n    return True", "cases": []}', ""),
 }
+
+
+def step(number: int, block: str, shown: str) -> str:
+    prompt = f"{number}{{{{ {shown}[:0] }}}}" if shown else str(number)
+    return f"  - {{name: s{number}, block: {block}, prompt: '{prompt}', reask: 2}}\n"
 
 
 @pytest.mark.parametrize("times", [0, 2])
@@ -39,16 +44,24 @@ def test_each_block_asks_again_where_nothing_usable_came(bench: Bench, times: in
 
     def answer(prompt: str) -> str:
         asked[prompt] += 1
-        useless, useful = [*BLOCKS.values()][int(prompt)]
+        useless, useful, _ = [*BLOCKS.values()][int(prompt)]
         return useful if asked[prompt] > times else useless
 
     bench.model.answer = answer
-    steps = [f"  - {{name: s{n}, block: {block}, prompt: '{n}', reask: 2}}\n" for n, block in enumerate(BLOCKS)]
-    assert len(bench.run("".join(steps), [GIVEN])) == 1
+    steps = "".join(step(n, block, shown) for n, (block, (_, _, shown)) in enumerate(BLOCKS.items()))
+    assert len(bench.run(steps, [GIVEN])) == 1
     assert asked == {str(n): 1 + times for n in range(len(BLOCKS))}
     assert len({(body["messages"][-1]["content"], body["seed"]) for body in bench.model.bodies}) == asked.total()
     for n, block in enumerate(BLOCKS):
         assert sum(bench.step(f"s{n}")["discarded"].values()) >= times, block
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if BLOCKS[block][2]])
+def test_a_prompt_that_asks_the_same_of_all_is_refused(bench: Bench, block: str) -> None:
+    shown = BLOCKS[block][2]
+    with pytest.raises(RecipeError, match=rf"put {{{{ {shown} }}}} into it"):
+        Recipe.load(bench.recipe(step(0, block, ""), [GIVEN]))
+    Recipe.load(bench.recipe(step(0, block, shown), [GIVEN]))
 
 
 def test_a_block_that_would_not_ask_again_says_so(bench: Bench) -> None:

@@ -52,6 +52,8 @@ class PlaceConstraints(Block):
         self.placements = placements or ["before", "after", "inside"]
         self.later = later
         self.later_text = Prompt(later_text)
+        if self.later_text.fields != {"constraints"}:
+            raise ValueError("later_text must use {{ constraints }}, and nothing else: else nobody asks for them")
 
     def handle(self, record: Record) -> Iterable[Record]:
         draw = seeded_random("place", self.context.settings.seed if self.context else 0, record.id)
@@ -79,6 +81,7 @@ class Converse(Generator):
 
     reads = ("turns",)
     supplies = ("turn",)
+    needs = ("turn",)
     on_length = "discard"
 
     def __init__(self, prompt: str = "{{ turn }}", together: bool = True, **options: Any) -> None:

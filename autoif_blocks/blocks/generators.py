@@ -177,6 +177,7 @@ class BackTranslate(Generator):
     reads = ("functions",)
     writes = ("back_translations",)
     supplies = ("function",)
+    needs = ("function",)
     on_length = "discard"
 
     def __init__(self, prompt: str, max_functions: int = 3, **options: Any) -> None:

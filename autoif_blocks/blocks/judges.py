@@ -56,6 +56,7 @@ class JudgeLabel(Generator):
         self.writes = (field, f"{field}_votes", f"{field}_answers")
         if over is not None:
             self.reads = sorted({*self.reads, over})
+            self.must_show(["item"])
         elif "item" in self.prompt.fields:
             raise ValueError("the prompt uses 'item', which only `over: <a field with a list>` gives it")
 

@@ -70,9 +70,18 @@ class Generator(AsyncBlock):
         # What the templates use is read too; what `variables` supplies does not come from the record.
         used = self.prompt.fields | (self.system.fields if self.system else frozenset())
         self.reads = sorted({*type(self).reads, *used} - set(self.supplies))
+        self.must_show(self.needs)
+
+    def must_show(self, names: Sequence[str]) -> None:
+        """Refuses a prompt that asks the same whatever these variables hold."""
+        used = self.prompt.fields | (self.system.fields if self.system else frozenset())
+        if missing := [name for name in names if name not in used]:
+            raise ValueError(f"the prompt does not show what it is about: put {{{{ {missing[0]} }}}} into it")
 
     supplies: ClassVar[Sequence[str]] = ()
     """template variables that the block itself gives to the prompt"""
+    needs: ClassVar[Sequence[str]] = ()
+    """those of them without which a prompt makes no sense"""
     on_length: str = "keep"
     """what becomes of completions that were cut off, unless the option says otherwise"""
 

@@ -37,6 +37,7 @@ class RepairFunctions(Generator):
     reads = ("functions", "cases")
     writes = ("functions", "repairs")
     supplies = ("function", "failures")
+    needs = ("function",)
     on_length = "discard"
 
     def __init__(self, prompt: str, case_agreement: Number = "> 0.5", max_failures: int = 4, **options: Any) -> None:
