@@ -10,14 +10,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .blocks.kinds import Generator
-from .identity import flatten, short
+from .identity import file_of, flatten, short
 from .options import options_of
 from .plain import plain
 from .recipe import Recipe
@@ -121,17 +120,17 @@ def _asks_again(was: BlockSpec, now: BlockSpec, changed: set[str], models: set[s
 
 
 def _options(spec: BlockSpec) -> dict[str, Any]:
-    """The options as data, defaults too; files by their content, since a recipe may be moved."""
-    files = {name for name in getattr(spec.cls, "files", ()) if isinstance(spec.options.get(name), str)}
+    """The options as data, defaults too, and a user's own code; files by their content, since a recipe may be moved."""
+    own = {"block": file_of(spec.file)} if spec.file is not None else {}
     defaults = {option.name: option.default for option in options_of(spec.cls).values() if not option.required}
-    return {
-        name: f"the file {Path(value).name}, {_hash(Path(value))}" if name in files else value
-        for name, value in {**defaults, **spec.options}.items()
-    }
-
-
-def _hash(path: Path) -> str:
-    return blake2b(path.read_bytes(), digest_size=4).hexdigest()
+    options = {**defaults, **spec.options}
+    for name in getattr(spec.cls, "files", ()):
+        given = options.get(name)
+        if isinstance(given, str):
+            options[name] = file_of(Path(given))
+        elif isinstance(given, list):
+            options[name] = [file_of(Path(each)) for each in given]
+    return {**own, **options}
 
 
 def _told(name: str, was: Any, now: Any) -> Iterator[str]:
@@ -143,6 +142,9 @@ def _told(name: str, was: Any, now: Any) -> Iterator[str]:
         if len(lines) > _LINES:
             yield f"  … and {len(lines) - _LINES} lines more"
         return
+    if isinstance(was, list) and isinstance(now, list):  # what both have would leave no room for the rest
+        gone, new = ([item for item in one if item not in other] for one, other in ((was, now), (now, was)))
+        was, now = (gone, new) if gone or new else (was, now)
     yield f"{name}: {short(was)} -> {short(now)}"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RecipeError
@@ -27,19 +29,27 @@ _SANDBOX_PACE = {"workers", "preload", "isolation"}
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """A flat dictionary of everything that shapes the results: `steps.score_filter.value` -> `> 7`, inputs by hash."""
+    """A flat dictionary of everything that shapes the results: `steps.score_filter.value: > 7`, files by content."""
     data = {key: value for key, value in recipe.data.items() if key not in _PLACE_AND_PACE}
     data["seed"] = recipe.seed
     models = data.pop("models", None) or {}
     data["models"] = {name: {k: v for k, v in model.items() if k not in _MODEL_PACE} for name, model in models.items()}
     data["sandbox"] = {k: v for k, v in (data.get("sandbox") or {}).items() if k not in _SANDBOX_PACE}
-    flat = dict(flatten(data, ""))
-    # A recipe may be run from anywhere: its inputs count by content.
-    hashes: dict[str, Any] = {}
-    for path in sorted(set(recipe.inputs.values())):
-        name, digest = f"the file {path.name}", blake2b(path.read_bytes(), digest_size=8).hexdigest()
-        hashes[name] = f"{hashes[name]} {digest}" if name in hashes else digest  # folders may share a file's name
-    return {k: v for k, v in flat.items() if not (isinstance(v, str) and v in recipe.inputs)} | hashes
+    # A recipe may be run from anywhere: its files count by content, in the places where they are named.
+    files = {name: file_of(path) for name, path in recipe.inputs.items()}
+    found: dict[str, Any] = {}
+    for key, value in flatten(data, ""):
+        if isinstance(value, list):
+            value = [recipe.inputs[item].name if isinstance(item, str) and item in files else item for item in value]
+        found[key] = files.get(value, value) if isinstance(value, str) else value
+    # What a pattern has found stands in no place.
+    matched = sorted({*files.values()} - {value for value in found.values() if isinstance(value, str)})
+    return found | ({"files that match": ", ".join(matched)} if matched else {})
+
+
+def file_of(path: Path) -> str:
+    """A file's name and what it holds, in short."""
+    return f"the file {path.name} {blake2b(path.read_bytes(), digest_size=8).hexdigest()}"
 
 
 def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -47,10 +57,13 @@ def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from flatten(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
+        names = [item.get("name", item.get("block")) if isinstance(item, dict) else item for item in value]
+        before: Counter[str] = Counter()
         for number, item in enumerate(value, start=1):
-            name = item.get("name", item.get("block", number)) if isinstance(item, dict) else number
-            yield from flatten(item, f"{path}.{name}")
-        yield f"{path}.(order)", [i.get("name", i.get("block")) if isinstance(i, dict) else i for i in value]
+            name = str(item.get("name", item.get("block", number)) if isinstance(item, dict) else number)
+            before[name] += 1  # a block may stand twice in a step
+            yield from flatten(item, f"{path}.{name}" if before[name] == 1 else f"{path}.{name} ({before[name]})")
+        yield f"{path}.(order)", names
     else:
         yield path, value
 

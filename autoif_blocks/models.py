@@ -174,6 +174,8 @@ class ModelConfig:
 
     def _shared_out(self, tasks: int, at_once: int) -> list[tuple[str, int, int]]:
         # A task does not know what another, which has ended, has asked within the last minute.
+        if self.mode == "batch":  # of which each task has its own
+            return []
         named = [("max_concurrency", self.max_concurrency, at_once), ("rpm", self.rpm, tasks), ("tpm", self.tpm, tasks)]
         return [(name, whole, among) for name, whole, among in named if whole is not None]
 

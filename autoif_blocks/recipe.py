@@ -52,7 +52,7 @@ class Recipe:
     shards: int | None = None
     """the last step's records in so many files, `<step>/shard_00000.jsonl` and so on; None: in one"""
     inputs: Mapping[str, Path] = field(default_factory=dict)
-    """the files that its blocks read, by what the recipe calls them"""
+    """the files that its blocks read or come from, by what the recipe calls them"""
     output_url: str = ""
     """what the output directory mirrors, if it stands for a remote one"""
     cache_url: str = ""

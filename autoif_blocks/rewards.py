@@ -7,7 +7,8 @@
 `ground_truth` is what `format_rlvr` writes: JSON, a list of constraints, each with its `instruction`, the `functions`
 that check it, a `weight`, and the `pass_rate` that makes it satisfied. The reward is the satisfied constraints' share
 of the weight. Each constraint is judged for itself: a function that crashes, hangs or worse has not accepted, and costs
-nothing but its vote. No constraint is left out: one whose functions all fail is not satisfied.
+nothing but its vote, which counts by its place in `function_weights`, where a constraint has them. No constraint is
+left out: one whose functions all fail is not satisfied.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .blocks.functions import share, weights_of
 from .blocks.threshold import Threshold
 from .errors import SandboxUnavailable
 from .parsing import strip_reasoning
@@ -35,7 +37,9 @@ class Constraint:
     functions: list[str]
     weight: float
     pass_rate: Threshold
-    """the share of the functions that must accept a response"""
+    """the share of the functions' votes that must accept a response"""
+    function_weights: list[float] | None = None
+    """what the vote of each function counts; None: all the same"""
 
 
 def constraints_of(ground_truth: object) -> list[Constraint]:
@@ -64,7 +68,10 @@ def _constraint(row: object) -> Constraint:
         raise ValueError(f"a constraint needs 'functions', a list of at least one, got {str(row)[:80]!r}")
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= _MOST_WEIGHT:
         raise ValueError(f"a constraint's weight must be a number up to 1e9 and above 0, got {str(weight)[:80]!r}")
-    return Constraint(functions, float(weight), Threshold(given.get("pass_rate", PASS_RATE)))
+    weights = weights_of(given, "function_weights") if given.get("function_weights") is not None else None
+    if weights is not None and not any(weights):
+        raise ValueError("a constraint's function_weights must not all be 0")
+    return Constraint(functions, float(weight), Threshold(given.get("pass_rate", PASS_RATE)), weights)
 
 
 def reward_of(constraints: Sequence[Constraint], runs: Sequence[Sequence[Outcome]]) -> float:
@@ -72,8 +79,8 @@ def reward_of(constraints: Sequence[Constraint], runs: Sequence[Sequence[Outcome
     waiting = iter(runs)
     satisfied = 0.0
     for constraint in constraints:
-        accepted = sum(next(waiting)[0].verdict is True for _ in constraint.functions)
-        satisfied += constraint.weight * constraint.pass_rate.passes(accepted / len(constraint.functions))
+        accepted = share([next(waiting)[0].verdict is True for _ in constraint.functions], constraint.function_weights)
+        satisfied += constraint.weight * constraint.pass_rate.passes(accepted)
     return satisfied / sum(constraint.weight for constraint in constraints)
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from .accounting import SPENT, Meter
+from .accounting import Meter
 from .blocks.base import Block
 from .blocks.filters import Limit
 from .blocks.readers import Reader, ReadStep
@@ -28,7 +25,7 @@ from .growth import Grower, Rounds
 from .identity import identity, refuse_to_overwrite
 from .mirror import Mirror, mirrored
 from .models import SIMULATED
-from .outputs import CACHE_LOCK, forget_shards, held, write_json
+from .outputs import CACHE_LOCK, forget_shards, held
 from .recipe import Recipe
 from .results import check_counts, further, place
 from .salvage import repair
@@ -36,9 +33,10 @@ from .series import Series
 from .servers import server_specs
 from .serving import serving
 from .simulated import simulated_teacher
-from .state import WORK, RunState, StepCounts, with_unfinished
+from .state import WORK, RunState, StepCounts
 from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
+from .summary import Summary
 from .timeline import recording
 from .upkeep import Found, clean, delete_all, record
 
@@ -132,6 +130,10 @@ class _Run:
             self.output, self.work, self.recipe.steps, self.steps[0].number, self.identity, self.options.resume,
             self.began,
         )  # fmt: skip
+        self.summary = Summary(
+            self.recipe, self.steps, self.identity, self.began, self.series, self.options.limit, self.options.overwrite,
+            self.rounds, self.after_growth,
+        )  # fmt: skip
         models = self._models_used()
         simulated = any(self.recipe.models[name].base_url == SIMULATED for name in models)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -172,7 +174,7 @@ class _Run:
         why = stop.why if stop is not None and stop.kind == "budget" else ""
         missed = self.rounds.hopeless if whole and self.rounds and not self.rounds.reached else ""
         done, counts = whole and not missed, state.read()
-        result = self._write_run_json("completed" if done else "stopped", counts, why or missed)
+        result = self.summary.write("completed" if done else "stopped", counts, self.stay, why or missed)
         self._settle_cache(counts, done and self.options.limit is None)
         shutil.rmtree(self.work, ignore_errors=True)
         if missed:
@@ -215,7 +217,7 @@ class _Run:
                 check_counts(counts, rows, self.stay)
             if over or not whole or self.rounds is None:
                 return whole
-            self._write_run_json("stopped", counts)
+            self.summary.write("stopped", counts, self.stay)
             self.replacing = False
             self._note(f"{self.rounds.told()}; round {len(self.rounds.done) + 1}: {self.rounds.size}")
             state.next_round()
@@ -348,7 +350,7 @@ class _Run:
         """Of a run that ends without putting any file in place."""
         counts = RunState(self.work, self.steps).read()
         self.stay = self._further(counts)
-        self._write_run_json(state, counts, failure)
+        self.summary.write(state, counts, self.stay, failure)
 
     def _settle_cache(self, counts: list[StepCounts], complete: bool) -> None:
         """Notes what the run had of the cache and, if the recipe says so, deletes what it used. The results stand."""
@@ -369,55 +371,3 @@ class _Run:
             self._note(
                 f"cache.keep: deleted {count} completions of this run from {folder}{f'; {note}' if note else ''}"
             )
-
-    def _write_run_json(self, state: str, counts: list[StepCounts], failure: str = "") -> dict[str, Any]:
-        earlier = RunState.earlier(self.output) or {}
-        totals = Meter()
-        for step in counts:
-            totals.add(step.whole)
-        spent = {key: value for key, value in totals.to_dict().items() if key in SPENT}
-        seconds = time.time() - self.began
-        rows = self._rows_of(counts, state, earlier)
-        for step, row in zip(counts, rows, strict=True):
-            row["all_commands"] = self.series.of_step(step.to_dict())
-        result = {
-            "state": state, **({"failure": failure} if failure else {}),
-            "recipe": {"name": self.recipe.name, "path": str(self.recipe.path), "data": self.recipe.data},
-            "identity": self.identity, "seed": self.recipe.seed,
-            "start_step": self.steps[0].name, "end_step": self.steps[-1].name, "limit": self.options.limit,
-            "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 2),
-            "records": rows[-1]["out"] if rows else 0,
-            **self._target_of(earlier, rows),
-            "totals": spent, "all_commands": self.series.of_all(spent, seconds),
-            "steps": self._with_earlier_steps(rows, earlier),
-            "versions": {
-                "autoif-blocks": version("autoif-blocks"), "datatrove": version("datatrove"),
-                "python": platform.python_version(),
-            },
-        }  # fmt: skip
-        if counts and len(self.stay) == len(counts):  # all is as it was, but for what was spent
-            result = {**earlier, **{key: result[key] for key in ("all_commands", "steps")}}
-        write_json(self.output / "run.json", result)
-        return result
-
-    def _target_of(self, earlier: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.rounds is not None:
-            return {"target": self.rounds.to_dict(rows[-1]["out"] if rows else 0)}
-        return {"target": earlier["target"]} if self.after_growth and "target" in earlier else {}
-
-    def _rows_of(self, counts: list[StepCounts], state: str, earlier: dict[str, Any]) -> list[dict[str, Any]]:
-        before = {row["name"]: row for row in earlier.get("steps", [])}
-        rows: list[dict[str, Any]] = []
-        for step in counts:
-            came = rows[-1]["out"] if rows and state != "completed" else None
-            rows.append(with_unfinished(before[step.name], came) if step.name in self.stay else step.to_dict(came))
-        return rows
-
-    def _with_earlier_steps(self, ours: list[dict[str, Any]], earlier: dict[str, Any]) -> list[dict[str, Any]]:
-        """A run of steps 4-10 keeps what an earlier one of the same recipe noted of steps 1-3."""
-        names = {step["name"] for step in ours}
-        rest = [step for step in earlier.get("steps", []) if step["name"] not in names]
-        if self.options.overwrite:
-            rest = [step for step in rest if step["number"] < self.steps[0].number]
-        return sorted(rest + ours, key=lambda step: int(step["number"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from datatrove.pipeline.base import PipelineStep
@@ -86,6 +87,8 @@ class BlockSpec:
     title: str
     where: Where
     text_field: str = ""
+    file: Path | None = None
+    """the user's own, beside the recipe, that the class came from"""
 
     def build(self) -> Block:
         """A fresh block.

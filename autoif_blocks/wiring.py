@@ -14,7 +14,7 @@ from .blocks.kinds import Generator
 from .flow import Placed
 from .growth import Grower
 from .options import misfits, nearest, shown
-from .resolve import find_block
+from .resolve import find_block, loaded_from
 from .source import Source, Where
 from .steps import BlockSpec, Step
 from .storage import fetch, is_url
@@ -34,7 +34,7 @@ class Wiring:
         self.models = models
         self.work_dir = work_dir
         self.inputs: dict[str, Path] = {}
-        """the files that the options name, by what they say"""
+        """the files that options and blocks name, by what they say"""
 
     def steps(self) -> Iterator[tuple[str, list[Placed]]]:
         """The name of each step, and its blocks as far as they can be made."""
@@ -123,7 +123,10 @@ class Wiring:
             if issubclass(cls, Generator) and isinstance(options.get("model"), str):
                 self._known_model(options["model"], step, where)
             return Placed(step, where, title)
-        return Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field))
+        file = loaded_from(cls)
+        if file is not None:
+            self.inputs[name] = file
+        return Placed(step, where, title, BlockSpec(cls, options, title, where, "" if ours else text_field, file))
 
     def _file_option(self, cls: type, key: str, value: Any, step: str, where: Where) -> Any:
         """Options that name files are relative to the recipe, or URLs; a prompt may stand in a file of its own. A list

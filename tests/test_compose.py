@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from autoif_blocks.blocks.conflicts import conflict
 from autoif_blocks.blocks.constraints import PlaceConstraints, VerifyConstraints
 from autoif_blocks.errors import DropRecord, RecipeError
 from autoif_blocks.export import export
+from autoif_blocks.lineage import Files
 from autoif_blocks.recipe import Recipe
 from autoif_blocks.records import Record
+from autoif_blocks.report.reading import Reading
 from autoif_blocks.run import RunOptions
 from autoif_blocks.sandbox import Outcome
 from autoif_blocks.teacher.chance import Rates
@@ -199,9 +202,92 @@ def test_a_conversation_is_asked_turn_by_turn_and_each_reply_is_verified(bench: 
     assert chats == [["one", "tea, please"]] * 2 + [["one", "tea, please", "two", "tea"]] * 2
     dropped = bench.dropped("verified")
     assert {(row["reason"], row["detail"]) for row in dropped} == {
-        ("failed_verification", f"1 of 1 not followed: {comma}")
+        ("never_followed", f"none of 2 samples follows all 1 constraints; the first: 1 of 1 not followed: {comma}")
     }
-    assert dropped[0]["record"]["constraint_verdicts"] == [[[False], [False]]]
+    assert dropped[0]["record"]["constraint_verdicts"] == [[[[False], [False]]]] * 2
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_prompt_that_nobody_follows_has_a_reason_of_its_own(bench: Bench, together: bool) -> None:
+    """Of the same four answers two follow the first prompt. The second one's constraints exclude one another, which no
+    single answer tells."""
+    answers = {turn: iter(["tea", "tea, please", "bread", "tea!"]) for turn in ("one", "two")}
+    bench.model.answer = lambda prompt: next(answers[prompt])
+    tea, comma, no_comma = "'tea' in response", "',' in response", "',' not in response"
+    options = f"together: {str(together).lower()}"
+    steps = TALK.replace("n: 2", f"n: 4, {options}").replace("verify_constraints", f"verify_constraints, {options}")
+    left = bench.run(steps, [talk("one", **{tea: 0, no_comma: 0}), talk("two", **{comma: 0, no_comma: 0})])
+    assert sorted(row["messages"][1]["content"] for row in left) == ["tea", "tea!"]
+    step, dropped = bench.step("verified"), bench.dropped("verified")
+    assert step["in"] + step["created"] == step["out"] + len(dropped) == 2 + len(dropped)
+    assert step["dropped"] == (
+        {"failed_verification": 2, "never_followed": 1} if together else {"failed_verification": 6}
+    )
+    table = {row["label"]: (row["value"], row["share"]) for row in Reading(Files(bench.out)).table()}
+    assert table["Responses that the functions accept"] == (2, None if together else 0.25)
+    assert table.get("Prompts that a response follows") == ((1, 0.5) if together else None)
+    assert table["Prompts that were answered, turn by turn" if together else "Responses, in total"][0] == step["in"]
+    single = [row["record"] for row in dropped if row["reason"] == "failed_verification"]
+    assert {"bread", "tea, please"} <= {record["response"] for record in single}
+    assert all(record["constraint_verdicts"] and "samples" not in record for record in single)
+    for row in dropped:
+        if row["reason"] == "never_followed":
+            assert row["detail"].startswith(
+                "none of 4 samples follows all 2 constraints; the first: 1 of 2 not followed"
+            )
+            assert len(row["record"]["samples"]) == len(row["record"]["pass_rates"]) == 4
+
+
+def test_functions_of_a_constraint_vote_with_their_weights(bench: Bench) -> None:
+    """Compositions carry the weights, the verification and the ground truth for rewards heed them."""
+    given = pool()
+    for row in given:
+        row["functions"], row["mutation_scores"] = [*row["functions"], function("False")], [0.9, 0.1]
+    composed = bench.run(COMPOSE.replace("sizes: [2]", "sizes: [2], weights: mutation_scores"), given)
+    assert all(each["function_weights"] == [0.9, 0.1] for row in composed for each in row["constraints"])
+    rlvr = "{name: rlvr, block: format_rlvr, constraints: constraints, user: '{{ instruction }}', max_functions: 1}"
+    steps = COMPOSE.replace("sizes: [2]", "sizes: [2], weights: mutation_scores") + f"  - {rlvr}\n"
+    truths = [json.loads(row["ground_truth"]) for row in bench.run(steps, given, overwrite=True)]
+    assert {tuple(each["function_weights"]) for truth in truths for each in truth} == {(0.9,)}
+
+
+def weighed(*weights: float, rate: str = "> 0.5", most: int | None = None) -> str | float:
+    """The pass rate of a constraint that the first of its functions accepts and the others do not, or why there is
+    none."""
+    constraint: dict[str, Any] = {"instruction": "Asked.", "functions": ["code"] * 3}
+    record = Record.new(
+        "x", samples=[["r"]], constraints=[constraint | ({"function_weights": [*weights]} if weights else {})]
+    )
+    block = VerifyConstraints(rate, most)
+    runs = [YES, NO, NO][:most]
+    try:
+        (left,) = block.judge(record, runs)
+    except (DropRecord, ValueError) as error:
+        return getattr(error, "reason", str(error))
+    return float(left["pass_rates"][0])
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "becomes"),
+    [
+        ((), {}, "never_followed"),
+        ((), {"rate": "> 0.3"}, 0.3333),
+        ((2, 1, 0), {}, 0.6667),
+        ((1, 1, 0), {}, "never_followed"),
+        ((1, 1, 0), {"rate": ">= 0.5"}, 0.5),
+        ((0, 1, 1), {"rate": "> 0"}, "never_followed"),
+        ((1, 9, 9), {"most": 1}, 1.0),
+        ((0, 9, 9), {"most": 1}, "no_weight"),
+        ((0, 0, 0), {}, "no_weight"),
+        ((1, 2), {}, "function_weights has 2 values for 3 functions"),
+        ((1, 2, -1), {}, "function_weights must be numbers from 0 to 1e9, got '-1'"),
+        ((1, 2, float("nan")), {}, "function_weights must be numbers from 0 to 1e9, got 'nan'"),
+    ],
+)
+def test_the_share_of_a_constraint_is_that_of_the_weight(
+    weights: tuple[float, ...], options: dict[str, Any], becomes: str | float
+) -> None:
+    assert weighed(*weights, **options) == becomes
 
 
 YES, NO, NOTHING = [Outcome.TRUE], [Outcome.FALSE], [Outcome.EXCEPTION]
@@ -223,7 +309,7 @@ def test_each_constraint_needs_enough_functions(runs: list[list[Outcome]], rate:
     turns = max(map(len, runs), default=1)
     fine = {"instruction": "Fine.", "functions": ["code"], "turn": turns - 1}
     record = Record.new("x", replies=["r"] * turns, constraints=[fine, asked])
-    block = VerifyConstraints(rate)
+    block = VerifyConstraints(rate, together=False)
     assert [len(inputs) for _, inputs in block.jobs(record)] == [1, *map(len, runs)]
     if stays:
         (left,) = block.judge(record, [YES, *runs])
@@ -247,6 +333,11 @@ def test_an_empty_reply_ends_its_conversation_alone(bench: Bench) -> None:
         ("{name: x, block: compose, sizes: [1, 2]}", "sizes must all be at least 2, got 1"),
         ("{name: x, block: compose, chance: 1.0}", "chance must be in [0, 1), got 1.0"),
         ("{name: x, block: compose, tries: 0}", "tries must be at least 1, got 0"),
+        ("{name: x, block: compose, sizes: []}", "sizes must name at least one"),
+        ("{name: x, block: place_constraints, placements: []}", "placements must name at least one"),
+        ("{name: x, block: place_constraints, later_text: Again.}", "later_text must use {{ constraints }}"),
+        ("{name: x, block: place_constraints, later_text: '{{ constraints }} {{ q }}'}", "and nothing else"),
+        ("{name: x, block: verify_constraints, max_functions: 0}", "max_functions must be at least 1, or null for all"),
         ("{name: x, block: place_constraints, later: 2}", "later must be in [0, 1], got 2"),
         ("{name: x, block: place_constraints, placements: [above]}", "'before', 'after' or 'inside'"),
         ("{name: x, block: format_sft, format: alpaca, turns: true}", "turns do not fit into alpaca"),

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from test_lineage import Said, call
 
 from autoif_blocks.errors import RecipeError
-from autoif_blocks.export import export
+from autoif_blocks.export import _read, export
 from autoif_blocks.export.layouts import LAYOUTS, Chat, chat_of, columns_of
 from autoif_blocks.export.pairs import PAIR_LAYOUTS, pair_of
 from autoif_blocks.lineage import Files
@@ -245,8 +245,50 @@ def test_pairs_have_the_columns_that_trainers_document(bench: Bench, layout: str
     assert ('"ranking": true' in card, "`DPOTrainer`" in card) == (layout == "ranking", layout == "dpo")
     export(out, layout, bench.folder / "kept.jsonl", keep=True)
     assert rows(bench.folder / "kept.jsonl")[0]["metadata"] == {"query": "q"}
-    with pytest.raises(RecipeError, match=r"pairs\.jsonl:1: this is a pair, not a chat: use --format dpo or ranking"):
+    with pytest.raises(RecipeError, match=r"pairs\.jsonl:1: no chat: .*; this is a pair: use --format dpo or ranking"):
         export(out, "messages", bench.folder / "x.jsonl")
+
+
+HOLDING: dict[str, dict[str, Any]] = {
+    "chat": {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+    "prompt": {
+        "messages": [{"role": "user", "content": "q"}], "dataset": "autoif", "ground_truth": '[{"functions": ["x"]}]',
+    },
+    "pair": {"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []},
+    "made_pair": {"query": "q", "chosen": "a", "rejected": "b"},
+    "nothing": {"query": "q"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("held", "layout", "told"),
+    [
+        ("chat", "dpo", "this is a chat: use --format messages, sharegpt, alpaca or dialogs"),
+        ("chat", "rlvr", "this is a chat: use --format messages"),
+        ("prompt", "messages", "got user; this is a prompt: use --format rlvr or verifiers"),
+        ("prompt", "ranking", "this is a prompt: use --format rlvr or verifiers"),
+        ("pair", "messages", "this is a pair: use --format dpo or ranking"),
+        ("pair", "rlvr", "this is a pair: use --format dpo or ranking"),
+        ("made_pair", "messages", "end the recipe with a format_sft step, as pipelines/paper.yaml does"),
+        ("made_pair", "dpo", "there is no prompt, the row has id, query, chosen, rejected; end the recipe with a "
+         "format_dpo step, as pipelines/dpo.yaml does"),
+        ("nothing", "rlvr", "end the recipe with a format_rlvr step, as pipelines/rlvr.yaml does"),
+    ],
+)  # fmt: skip
+def test_who_exports_the_wrong_thing_is_told_what_would_be_right(held: str, layout: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        _read(json.dumps({"id": "x", **HOLDING[held]}).encode(), layout)
+    assert told in str(error.value)
+
+
+def test_a_run_that_ended_early_says_so(bench: Bench) -> None:
+    out = run(bench, count=1)
+    state = json.loads((out / "run.json").read_text())
+    state["steps"] = state["steps"][:1]
+    (out / "run.json").write_text(json.dumps(state))
+    last = f"its recipe goes on to '{state['recipe']['data']['steps'][-1]['name']}': run that, too"
+    with pytest.raises(RecipeError, match="The run ended with step 'given', " + last):
+        export(out, "dpo", bench.folder / "x.jsonl")
 
 
 def test_chats_are_no_pairs(bench: Bench) -> None:

@@ -17,12 +17,13 @@ ORDER = """
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context
-    blocks.threshold rewards blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
+    blocks.threshold blocks.functions rewards
+    blocks.base blocks.kinds blocks.readers blocks.queries blocks.generators blocks.executors
     blocks.repair blocks.quality blocks.judges blocks.nli blocks.pairs
     blocks.filters blocks.duplicates blocks.behaviour
     blocks.contamination blocks.conflicts blocks.compose blocks.constraints blocks.writers blocks.foreign blocks
     options source overrides resolve servers steps growth flow wiring recipe
-    ping identity state status outputs results series simulated timeline workers claim cache_mirror mirror
+    ping identity state status outputs results series summary simulated timeline workers claim cache_mirror mirror
     executors.tasks executors.stages executors.local executors.ray executors.slurm executors
     run
     progress.table progress.estimate progress.figures progress.lines progress.view progress

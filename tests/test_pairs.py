@@ -90,6 +90,30 @@ def test_the_instruction_alone_is_a_prompt_of_its_test_cases(ready: Bench) -> No
     assert {level: table[f"… of the {level} level"] for level in levels} == levels
 
 
+@pytest.mark.parametrize(
+    ("weights", "rates"),
+    [
+        (None, [0.5, 0.25, None]),
+        ([1, 1, 1, 1], [0.5, 0.25, None]),
+        ([0.7, 0.1, 0.1, 0.1], [0.8, 0.7, None]),
+        ([0, 0, 1, 0], [0.0, 0.0, None]),
+        ([0, 0, 0, 1], [None, None, None]),  # nothing that weighs came to a verdict
+        ([0, 0, 0, 0], "no_weight"),
+        ([1, 1], "error"),
+    ],
+)
+def test_functions_rate_responses_by_their_weights(bench: Bench, weights: list[float] | None, rates: Any) -> None:
+    functions = ["def evaluate(response):\n    return 1 / (len(response) > 1) and " + rule
+                 for rule in ("'a' in response", "len(response) < 4", "False", "1 / 0")]  # fmt: skip
+    given = {"functions": functions, "responses": ["a b", "a long one", "c"], "mutation_scores": weights}
+    option = ", weights: mutation_scores" if weights else ""
+    left = bench.run(f"  - {{name: rated, block: rate_responses{option}}}\n", [given])
+    if isinstance(rates, str):
+        assert [row["reason"] for row in bench.dropped("rated")] == [rates]
+    else:
+        assert [row["pass_rates"] for row in left] == [rates]
+
+
 @pytest.mark.heavy
 def test_neither_tasks_nor_order_change_a_byte(ready: Bench) -> None:
     (ready.folder / "queries.jsonl").write_text("".join(json.dumps({"query": f"q{n}"}) + "\n" for n in range(9)))

@@ -57,6 +57,14 @@ def rewards() -> Iterator[Rewards]:
         ([constraint(ALWAYS, weight=3), constraint(NEVER, weight=1)], "a", 0.75),
         ([constraint(ALWAYS, weight=0.5), constraint(NEVER, weight=2)], "a", 0.2),
         ([constraint(ALWAYS, NEVER)], "a", 0.0),  # half of the functions are no majority
+        ([constraint(ALWAYS, NEVER, function_weights=[0.6, 0.4])], "a", 1.0),
+        ([constraint(ALWAYS, NEVER, NEVER, function_weights=[1, 0, 0.2])], "a", 1.0),
+        ([constraint(ALWAYS, ALWAYS, NEVER, function_weights=[0.1, 0.2, 0.3])], "a", 0.0),
+        (
+            [constraint(ALWAYS, NEVER, function_weights=[1, 3], weight=2, pass_rate=">= 0.25"), constraint(NEVER)],
+            "a",
+            2 / 3,
+        ),
         ([constraint(ALWAYS, ALWAYS, NEVER)], "a", 1.0),
         ([constraint(ALWAYS, NEVER, pass_rate=">= 0.5")], "a", 1.0),
         ([constraint(HAS_A)], "<think>a</think>b", 0.0),
@@ -83,7 +91,12 @@ def test_a_hostile_function_costs_its_own_constraint_only(rewards: Rewards, name
     [
         ("{", "is no JSON"), ("[]", "at least one constraint"), ("7", "at least one constraint"), (None, "got 'None'"),
         ([{"instruction": "i"}], "needs 'functions'"), ([constraint()], "needs 'functions'"), (["x", "y"], "functions"),
-        ([{"functions": [7]}], "needs 'functions'"), ([constraint(ALWAYS, weight=0)], "above 0, got '0'"),
+        ([{"functions": [7]}], "needs 'functions'"),
+        ([constraint(ALWAYS, function_weights=[0])], "must not all be 0"),
+        ([constraint(ALWAYS, function_weights=[1, 1])], "has 2 values for 1 functions"),
+        ([constraint(ALWAYS, function_weights=["1"])], "numbers from 0 to 1e9"),
+        ([constraint(ALWAYS, function_weights=1)], "has no values for 1 functions"),
+        ([constraint(ALWAYS, weight=0)], "above 0, got '0'"),
         ([constraint(ALWAYS, weight=float("nan"))], "above 0"), ([constraint(ALWAYS, weight=True)], "above 0"),
         ([constraint(ALWAYS, pass_rate="most")], "a threshold is a comparison"), ("[" * 100_000, "is no JSON"),
     ],
@@ -155,9 +168,24 @@ def test_what_the_writer_writes_is_what_the_rewards_read(rewards: Rewards) -> No
     assert rewards(row["ground_truth"], "a") == 0.75
 
 
-def test_a_prompt_that_nothing_verifies_is_dropped() -> None:
+def test_the_writer_takes_the_weights_of_functions_along(rewards: Rewards) -> None:
+    functions = {"functions": [ALWAYS, NEVER, NEVER], "mutation_scores": [0.9, 0.2, 0.2]}
+    record = Record.new("x", query="q", instruction="i", weight="of something else", **functions)
+    for options, reward in (({}, 0.0), ({"weights": "mutation_scores"}, 1.0)):
+        (row,) = FormatRlvr(**options).handle(record)
+        assert rewards(row["ground_truth"], "a") == reward
+    assert "mutation_scores" in FormatRlvr(weights="mutation_scores").reads
+    with pytest.raises(ValueError, match="weights is for one constraint"):
+        FormatRlvr(weights="mutation_scores", constraints="constraints")
+    with pytest.raises(ValueError, match="has 1 values for 3 functions"):
+        FormatRlvr(weights="mutation_scores").handle(record.with_(mutation_scores=[1]))
+
+
+@pytest.mark.parametrize("more", [{"functions": []}, {"functions": [ALWAYS], "mutation_scores": [0]}])
+def test_a_prompt_that_nothing_verifies_is_dropped(more: dict[str, Any]) -> None:
+    weights = "mutation_scores" if "mutation_scores" in more else None
     with pytest.raises(DropRecord) as drop:
-        FormatRlvr().handle(Record.new("x", query="q", instruction="i", functions=[]))
+        FormatRlvr(weights=weights).handle(Record.new("x", query="q", instruction="i", **more))
     assert drop.value.reason == "nothing_to_verify"
     with pytest.raises(ValueError, match="a threshold is a comparison"):
         FormatRlvr(pass_rate="most")

@@ -140,7 +140,7 @@ def test_results_are_not_overwritten_by_surprise(bench: Bench) -> None:
     bench.run(RESPOND, QUERIES)
     with pytest.raises(RecipeError, match=r"answered\.n: 2 -> 3"):
         bench.run(RESPOND.replace("n: 2", "n: 3"), QUERIES)
-    with pytest.raises(RecipeError, match=r"in\.jsonl: .* -> "):
+    with pytest.raises(RecipeError, match=r"given\.path: the file in\.jsonl \w+ -> the file in\.jsonl "):
         bench.run(RESPOND, QUERIES[:5])
     with pytest.raises(RecipeError, match="--limit: none -> 5"):
         bench.run(RESPOND, QUERIES, limit=5)

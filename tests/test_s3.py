@@ -349,7 +349,7 @@ def test_inputs_come_from_s3(s3: S3, bench: Bench, model: FakeModel, local: dict
     s3.client.put_object(Bucket=s3.bucket, Key="seeds/in.jsonl", Body=b'{"query": "changed"}\n')
     done = s3.run("a", recipe)
     assert done.returncode == 2
-    assert "the file in.jsonl:" in done.stderr
+    assert "the file in.jsonl " in done.stderr
     recipe.write_text(near.replace("in.jsonl", f"s3://{s3.bucket}/seeds/none.jsonl"))
     done = s3.autoif("a", "check", recipe)
     assert done.returncode == 2

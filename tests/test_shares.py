@@ -99,6 +99,7 @@ def test_shares_never_exceed_the_whole_and_none_is_empty(tasks: int, at_once: in
         ),
         ("rpm: 1", "tasks: 2, workers: 1", "rpm is 1, and 2 tasks need at least 1 each"),
         ("max_concurrency: 2", "tasks: 9, workers: 2", ""),
+        ("max_concurrency: 2, mode: batch", "tasks: 9, workers: 9", ""),  # each task has batches of its own
         ("max_concurrency: 2", "tasks: 2, workers: 9", ""),
     ],
 )

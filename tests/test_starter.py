@@ -56,6 +56,53 @@ def test_a_recipe_of_one_s_own(tmp_path: Path) -> None:
     assert named == (tmp_path / "copy" / "data" / "rows.jsonl").resolve()
 
 
+def test_all_that_a_recipe_names_comes_along(tmp_path: Path) -> None:
+    """Files that patterns find, the code of blocks and servers, and the modules beside it that this imports."""
+    block = "from autoif_blocks import Filter\nimport {0}\nclass Mine(Filter):\n    reject = {0}.reject\n"
+    server = "from datatrove.pipeline.inference.servers import InferenceServer\nclass Mine(InferenceServer):\n"
+    server += "    async def start_server(self): ...\n    async def monitor_health(self): ...\n"
+    files = {
+        "q.jsonl": '{"query": "q"}\n', "more1.txt": "a b", "lib/starter_server.py": server,
+        "recipes/evals/one.txt": "c d", "recipes/evals/two.txt": "e f",
+        "recipes/starter_block.py": block.format("starter_helper"), "recipes/starter_other.py": "not imported",
+        "recipes/starter_helper.py": "import starter_last\nreject = starter_last.reject\n",
+        "recipes/starter_last.py": "reject = lambda self, record: None\n",
+        "recipes/own.yaml": "models: {m: {serve: '../lib/starter_server.py:Mine', model: x}}\nsteps:\n"
+        "  - {name: s, block: read_jsonl, path: ../q.jsonl, fields: [query]}\n"
+        "  - {name: d, block: decontaminate, fields: [query], against: ['evals/*.txt', '../more*.txt']}\n"
+        "  - {name: f, block: 'starter_block.py:Mine'}\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    written = start(tmp_path / "copy", str(tmp_path / "recipes" / "own.yaml"))
+    assert sorted(path.relative_to(tmp_path / "copy").as_posix() for path in written[1:-1]) == [
+        "evals/one.txt", "evals/two.txt", "lib/starter_server.py", "more1.txt", "q.jsonl", "starter_block.py",
+        "starter_helper.py", "starter_last.py",
+    ]  # fmt: skip
+    text = written[0].read_text()
+    for named in (
+        "'lib/starter_server.py:Mine'",
+        "path: q.jsonl",
+        "['evals/*.txt', 'more*.txt']",
+        "'starter_block.py:Mine'",
+    ):
+        assert named in text
+
+
+def test_two_files_are_not_made_one(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    for name, text in (("a.jsonl", '{"q": 1}\n'), ("recipes/a.jsonl", '{"q": 2}\n')):
+        (tmp_path / name).write_text(text)
+    own = tmp_path / "recipes" / "own.yaml"
+    own.write_text(
+        "steps:\n  - {name: s, block: read_jsonl, path: ../a.jsonl}\n  - {name: t, block: x, path: a.jsonl}\n"
+    )
+    with pytest.raises(RecipeError, match=r"two files of the recipe would both be .*a\.jsonl"):
+        start(tmp_path / "copy", str(own))
+    assert not (tmp_path / "copy").exists()
+
+
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path) -> None:
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "score.jinja").write_text("mine")

@@ -302,6 +302,18 @@ def test_a_server_is_shown_as_all_tasks_see_it(bench: Bench, tmp_path: Path) -> 
     assert watch.look().servers == [("teacher", ServerHealth("http://a", 2, 64, 64))]
 
 
+def test_requests_in_batches_are_not_shown_against_the_limit_of_live_ones(bench: Bench, tmp_path: Path) -> None:
+    path = bench.recipe("  - {name: r, block: respond, n: 1, prompt: 'a'}\n", [{"number": 1}])
+    recipe = Recipe.load(path, ["models.teacher.mode=batch"])
+    (tmp_path / "work" / "stage-0").mkdir(parents=True)
+    server = ServerHealth("http://a", 900, 40_000, 40_000)
+    told = {"finished": False, "meters": [], "servers": [["teacher", *astuple(server)]]}
+    (tmp_path / "work" / "stage-0" / "00000.status.json").write_text(json.dumps(told))
+    assert Watch(RunState(tmp_path / "work", recipe.steps), recipe, recipe.steps).look().servers == [
+        ("teacher", server)
+    ]
+
+
 def test_the_last_warning_is_kept_and_goes_to_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("autoif_blocks.client")
     with LastWarning() as outer, LastWarning() as inner:

@@ -13,6 +13,7 @@ from ..records import Record, content_hash
 from ..sandbox import Outcome
 from ..streaming import stream
 from .base import AsyncBlock
+from .functions import cases_of, functions_of
 
 _AT_ONCE = 100  # texts
 
@@ -40,10 +41,23 @@ class Comparing(AsyncBlock):
         self.reads = ("functions", "cases", *self.also)
 
     def taken(self, data: Iterable[Document] | None) -> list[Record]:
-        """All records, sorted by id."""
-        records = sorted(map(Record, data or ()), key=lambda record: record.id)
-        self.meter.taken += len(records)
+        """All records that can be compared, sorted by id; the others are dropped."""
+        records: list[Record] = []
+        for record in sorted(map(Record, data or ()), key=lambda record: record.id):
+            self.meter.taken += 1
+            try:
+                self.look_at(record)
+            except Exception as error:
+                list(self.deliver(record, error))
+            else:
+                self._failing = None
+                records.append(record)
         return records
+
+    def look_at(self, record: Record) -> None:
+        """Raises what is wrong with a record: by itself, for what is done to all of them at once fails for all."""
+        functions_of(record)
+        self.texts(record)
 
     def pool_of(self, records: Sequence[Record]) -> list[str]:
         """The texts that all are asked about."""
@@ -56,7 +70,7 @@ class Comparing(AsyncBlock):
 
         async def ask(record: Record) -> str:
             sandbox = await self.live.sandbox()
-            functions = record["functions"][: self.max_functions]
+            functions = functions_of(record)[: self.max_functions]
             runs = await sandbox.execute_all([(function, part) for part in parts for function in functions])
             by_part = (runs[start : start + len(functions)] for start in range(0, len(runs), len(functions) or 1))
             return "".join(_majority(outcomes) for some in by_part for outcomes in zip(*some, strict=True))
@@ -65,7 +79,7 @@ class Comparing(AsyncBlock):
 
     def texts(self, record: Record) -> list[str]:
         """What a record gives to the pool: texts to accept and to refuse in turn, then the others, by their content."""
-        cases = [(str(case["input"]), bool(case["output"])) for case in record["cases"]]
+        cases = [(case["input"], case["output"]) for case in cases_of(record)]
         sides = (_by_content(text for text, output in cases if output is side) for side in (True, False))
         turns = [text for pair in zip_longest(*sides) for text in pair if text is not None]
         others = (record[field] for field in self.also)

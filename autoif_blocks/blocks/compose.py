@@ -13,6 +13,7 @@ from ..errors import DropRecord
 from ..records import MADE_FROM, Record, seeded_random
 from .behaviour import Comparing
 from .conflicts import conflict
+from .functions import weights_of
 
 
 class Compose(Comparing):
@@ -26,6 +27,8 @@ class Compose(Comparing):
     responses show it.
 
     A composition has `constraints`, a list of {instruction, functions}, and all of their texts as its `instruction`.
+    With `weights` each constraint has the `function_weights` that its functions vote with. An instruction without
+    functions is dropped.
 
     Args:
         sizes: how many constraints: one of these is drawn each time. What stands twice is drawn twice as often.
@@ -33,6 +36,7 @@ class Compose(Comparing):
         tries: partners that are looked at for one composition.
         chance: how unlikely an observation must be to count, 0 to 1; 0 leaves functions out of it.
         witness: whether any two must have a text of the pool that both accept.
+        weights: a field with a number for each function, `mutation_scores` for example, to vote with; null: none.
     """
 
     kind = "join"
@@ -45,10 +49,13 @@ class Compose(Comparing):
         tries: int = 50,
         chance: float = 0.001,
         witness: bool = False,
+        weights: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.sizes = sizes or [2, 2, 3, 3, 4, 5]
+        self.sizes = sizes if sizes is not None else [2, 2, 3, 3, 4, 5]
+        if not self.sizes:
+            raise ValueError("sizes must name at least one, or be left out")
         if min(self.sizes) < 2:
             raise ValueError(f"sizes must all be at least 2, got {min(self.sizes)}")
         for name, value in (("per_record", per_record), ("tries", tries)):
@@ -60,10 +67,19 @@ class Compose(Comparing):
         self.tries = tries
         self.chance = chance
         self.witness = witness
-        self.reads = ("instruction", *self.reads)
+        self.weights = weights
+        self.reads = ("instruction", *self.reads, *([weights] if weights else []))
 
     def fields_after(self, before: frozenset[str]) -> frozenset[str]:
         return frozenset(self.writes)
+
+    def look_at(self, record: Record) -> None:
+        super().look_at(record)
+        if not isinstance(record["instruction"], str):
+            raise TypeError(f"'instruction' must be a text, got {str(record['instruction'])[:80]!r}")
+        if not record["functions"]:
+            raise DropRecord("no_function", "nothing would verify that the instruction is followed")
+        weights_of(record, self.weights)
 
     def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         records = self.taken(data)
@@ -83,6 +99,7 @@ class Compose(Comparing):
     ) -> list[Record] | DropRecord:
         found: list[Record] = []
         passed: Counter[str] = Counter()
+        why_none = "no_partner"
         for number in range(self.per_record):
             draw = seeded_random("compose", self.live.settings.seed, record.id, number)
             size = draw.choice(self.sizes)
@@ -97,13 +114,14 @@ class Compose(Comparing):
                     break
             members = frozenset(one.id for one in chosen)
             if len(chosen) < size or members in made:
-                reason = "composed_already" if members in made else "too_few_partners"
+                reason = "too_few_partners" if len(chosen) < size else "composed_already"
+                why_none = "no_partner" if len(chosen) < size else reason
                 self.discard(record, reason, f"{len(chosen)} of {size}; passed over: {dict(passed)}")
                 continue
             made.add(members)
             draw.shuffle(chosen)
-            found.append(_composition(record, chosen))
-        return found or DropRecord("no_partner", f"passed over: {dict(passed)}")
+            found.append(self._composition(record, chosen))
+        return found or DropRecord(why_none, f"passed over: {dict(passed)}")
 
     def _against(self, one: Record, other: Record) -> str | None:
         """Why two do not go together."""
@@ -124,10 +142,16 @@ class Compose(Comparing):
         """Whether so many texts of the one would hardly all fall on a share of the pool."""
         return self.chance > 0 and times > 0 and times * math.log(max(share, 1e-12)) < math.log(self.chance)
 
-
-def _composition(record: Record, chosen: Sequence[Record]) -> Record:
-    constraints = [{"instruction": one["instruction"], "functions": one["functions"]} for one in chosen]
-    text = " ".join(one["instruction"] for one in chosen)
-    members = sorted(one.id for one in chosen)
-    whole = record.only(constraints=constraints, instruction=text).child("composed", *members)
-    return whole.with_(**{MADE_FROM: [*members]})
+    def _composition(self, record: Record, chosen: Sequence[Record]) -> Record:
+        constraints = [
+            {
+                "instruction": one["instruction"],
+                "functions": one["functions"],
+                **({"function_weights": one[self.weights]} if self.weights else {}),
+            }
+            for one in chosen
+        ]
+        text = " ".join(one["instruction"] for one in chosen)
+        members = sorted(one.id for one in chosen)
+        whole = record.only(constraints=constraints, instruction=text).child("composed", *members)
+        return whole.with_(**{MADE_FROM: [*members]})

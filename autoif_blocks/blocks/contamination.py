@@ -63,6 +63,8 @@ class Decontaminate(Filter):
         for name, value in (("ngram", ngram), ("overlap_ngram", overlap_ngram)):
             if value < _FEW:
                 raise ValueError(f"{name} must be at least {_FEW}, got {value}")
+        if fields == []:
+            raise ValueError("fields must name at least one, or be left out for query and instruction")
         if not 0 <= overlap <= 1:
             raise ValueError(f"overlap must be in [0, 1], got {overlap}")
         self.against = against

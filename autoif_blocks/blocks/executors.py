@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..errors import DropRecord
 from ..records import Record
 from ..sandbox import Outcome
+from .functions import cases_of, check_most, functions_of, only_functions, share, weights_of
 from .kinds import Executor
 from .threshold import Threshold
 
@@ -49,12 +50,12 @@ class CrossValidate(Executor):
         self.keep_cases = max(1, keep_cases)
 
     def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
-        inputs = [case["input"] for case in record["cases"]]
+        inputs = [case["input"] for case in cases_of(record)]
         # Nothing to learn without a case; `judge` drops the record for it.
-        return [(function, inputs) for function in record["functions"]] if inputs else []
+        return [(function, inputs) for function in functions_of(record)] if inputs else []
 
     def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
-        cases, functions = record["cases"], record["functions"]
+        cases, functions = cases_of(record), functions_of(record)
         verdicts = [[told(outcome) for outcome in run] for run in runs]
         loaded = [i for i, run in enumerate(runs) if any(outcome != Outcome.LOAD_ERROR for outcome in run)]
         self._need("few_cases", cases, self.min_cases, "cases", verdicts)
@@ -75,8 +76,9 @@ class CrossValidate(Executor):
             reason = "function_inaccurate" if i in accuracy else "load_error"
             self.discard(record, reason, f"{detail}: {functions[i][:300]}")
         return [
-            record.with_(
-                functions=[functions[i] for i in right],
+            only_functions(
+                record,
+                right,
                 cases=[cases[j] for j in kept],
                 accuracies=[round(accuracy[i], 4) for i in right],
                 case_verdicts=[[verdicts[i][j] for j in kept] for i in right],
@@ -115,38 +117,22 @@ class VerifyResponses(Executor):
         super().__init__()
         self.pass_rate = Threshold(pass_rate)
         self.field = field
-        self.max_functions = max_functions
+        self.max_functions = check_most(max_functions)
         self.weights = weights
         self.reads = ("functions", field, *([weights] if weights else []))
 
     def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
-        return [(function, [record[self.field]]) for function in record["functions"][: self.max_functions]]
+        return [(function, [record[self.field]]) for function in functions_of(record)[: self.max_functions]]
 
     def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
         if not runs:
             raise DropRecord("no_function", "the record has no function to check its response with")
         outcomes = [outcome for run in runs for outcome in run]
         passed = sum(outcome.verdict is True for outcome in outcomes)
-        rate = self._rate(record, [outcome.verdict is True for outcome in outcomes])
+        rate = share([outcome.verdict is True for outcome in outcomes], weights_of(record, self.weights))
         verdicts = [told(outcome) for outcome in outcomes]
         if not self.pass_rate.passes(rate):
             others = sorted({outcome.name for outcome in outcomes if outcome.verdict is None})
             detail = f"{passed} of {len(outcomes)} functions accept it" + (f" ({', '.join(others)})" if others else "")
             raise DropRecord("failed_verification", detail, pass_rate=round(rate, 4), verdicts=verdicts)
         return [record.with_(pass_rate=round(rate, 4), verdicts=verdicts)]
-
-    def _rate(self, record: Record, accepted: list[bool]) -> float:
-        """The share of the votes that accept.
-
-        Raises:
-            ValueError: the record has not a weight for each function.
-            DropRecord: no function weighs anything.
-        """
-        if self.weights is None:
-            return sum(accepted) / len(accepted)
-        weights = record[self.weights]
-        if len(weights) != len(record["functions"]):
-            raise ValueError(f"{self.weights} has {len(weights)} values for {len(record['functions'])} functions")
-        if not (total := sum(weights[: len(accepted)])):
-            raise DropRecord("no_weight", f"{self.weights} gives none of its functions a weight")
-        return float(sum(weight for weight, yes in zip(weights, accepted, strict=False) if yes) / total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from ..languages import count_characters
 from ..parsing import defines, find_lines, find_object, repair_code, strip_reasoning, to_bool, unwrap
 from ..records import SEEDS, Record, seeded_random
 from ..streaming import stream
+from .functions import functions_of
 from .kinds import Generator
 
 
@@ -48,6 +48,8 @@ class SelfInstruct(Generator):
         super().__init__(prompt, n=n, **options)
         if demonstrations is not None and demonstrations < 1:
             raise ValueError(f"demonstrations must be at least 1, or null for all seeds, got {demonstrations}")
+        if self.reask:
+            raise ValueError(f"reask: {self.reask} has nothing to ask again, each completion being its own: raise n")
         self.demonstrations = demonstrations
         self.field = field
         self.min_chars = min_chars
@@ -175,6 +177,7 @@ class BackTranslate(Generator):
     reads = ("functions",)
     writes = ("back_translations",)
     supplies = ("function",)
+    needs = ("function",)
     on_length = "discard"
 
     def __init__(self, prompt: str, max_functions: int = 3, **options: Any) -> None:
@@ -183,9 +186,11 @@ class BackTranslate(Generator):
             raise ValueError(f"max_functions must be at least 1, got {max_functions}")
         self.max_functions = max_functions
 
-    async def handle_async(self, record: Record) -> Iterable[Record]:
-        functions = record["functions"][: self.max_functions]
-        answers = await asyncio.gather(*(self.ask(record, function=function) for function in functions))
+    async def attempt(self, record: Record, start: int) -> Iterable[Record]:
+        functions = functions_of(record)[: self.max_functions]
+        if not functions:
+            raise DropRecord("no_function", "the record has no function to put into words")
+        answers = await self.each(record, (self.ask(record, start=start, function=each) for each in functions))
         return self.parse([text for completions in answers for text in completions], record)
 
     def parse(self, completions: list[str], record: Record) -> Iterable[Record]:

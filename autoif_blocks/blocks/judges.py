@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DropRecord
 from ..parsing import find_label, find_number, strip_reasoning
 from ..records import Record
-from .kinds import Generator
+from .kinds import FINAL, Generator
 
 KEPT = 1000  # characters of an answer that a record carries along; the cache has it whole
 
@@ -56,11 +56,12 @@ class JudgeLabel(Generator):
         self.writes = (field, f"{field}_votes", f"{field}_answers")
         if over is not None:
             self.reads = sorted({*self.reads, over})
+            self.must_show(["item"])
         elif "item" in self.prompt.fields:
             raise ValueError("the prompt uses 'item', which only `over: <a field with a list>` gives it")
 
     async def handle_async(self, record: Record) -> Iterable[Record]:
-        items = [{}] if self.over is None else [{"item": item} for item in record[self.over]]
+        items = [{}] if self.over is None else [{"item": item} for item in self._listed(record[self.over])]
         if not items:
             raise DropRecord("nothing_to_judge", f"{self.over} is empty")
         votes = await asyncio.gather(*(self._vote(record, variables) for variables in items))
@@ -71,11 +72,23 @@ class JudgeLabel(Generator):
         }
         return [record.with_(**{name: values[0] if self.over is None else values for name, values in found.items()})]
 
+    def _listed(self, found: object) -> list[Any]:
+        if not isinstance(found, list):
+            raise TypeError(f"'{self.over}' must be a list, got {str(found)[:80]!r}")
+        return found
+
     async def _vote(self, record: Record, variables: dict[str, Any]) -> tuple[Counter[str], list[str]]:
         votes: Counter[str] = Counter()
         said: list[str] = []
         for attempt in range(self.reask + 1):
-            for completion in await self.ask(record, start=attempt * self.n, **variables):
+            try:
+                completions = await self.ask(record, start=attempt * self.n, **variables)
+            except DropRecord as drop:
+                if attempt == self.reask or drop.reason in FINAL:
+                    raise
+                self.discard(record, drop.reason, drop.detail)
+                continue
+            for completion in completions:
                 said.append(words(completion))
                 label = find_label(completion, self.labels)
                 if label is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ..client import Message
 from ..errors import DropRecord
@@ -13,6 +14,7 @@ from ..records import Record
 from ..sandbox import Outcome
 from .base import AsyncBlock, Block
 
+T = TypeVar("T")
 FINAL = {"request_failed", "request_refused", "prompt_failed"}  # drops that asking again would not help
 
 
@@ -68,9 +70,18 @@ class Generator(AsyncBlock):
         # What the templates use is read too; what `variables` supplies does not come from the record.
         used = self.prompt.fields | (self.system.fields if self.system else frozenset())
         self.reads = sorted({*type(self).reads, *used} - set(self.supplies))
+        self.must_show(self.needs)
+
+    def must_show(self, names: Sequence[str]) -> None:
+        """Refuses a prompt that asks the same whatever these variables hold."""
+        used = self.prompt.fields | (self.system.fields if self.system else frozenset())
+        if missing := [name for name in names if name not in used]:
+            raise ValueError(f"the prompt does not show what it is about: put {{{{ {missing[0]} }}}} into it")
 
     supplies: ClassVar[Sequence[str]] = ()
     """template variables that the block itself gives to the prompt"""
+    needs: ClassVar[Sequence[str]] = ()
+    """those of them without which a prompt makes no sense"""
     on_length: str = "keep"
     """what becomes of completions that were cut off, unless the option says otherwise"""
 
@@ -89,13 +100,29 @@ class Generator(AsyncBlock):
     async def handle_async(self, record: Record) -> Iterable[Record]:
         for attempt in range(self.reask + 1):
             try:
-                completions = await self.ask(record, start=attempt * self.n)
-                return list(self.parse(completions, record))
+                return list(await self.attempt(record, attempt * self.n))
             except DropRecord as drop:
                 if attempt == self.reask or drop.reason in FINAL:
                     raise
                 self.discard(record, drop.reason, drop.detail)
         raise AssertionError("unreachable")
+
+    async def attempt(self, record: Record, start: int) -> Iterable[Record]:
+        """What the record becomes if it is asked about once; `start` numbers the first completion. `reask` has it done
+        again, as often as that, where a DropRecord comes of it."""
+        return self.parse(await self.ask(record, start=start), record)
+
+    async def each(self, record: Record, asked: Iterable[Awaitable[T]]) -> list[T]:
+        """What comes of several questions about one record. One that is dropped is left out; if all are, so is the
+        record."""
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        dropped = [one for one in found if isinstance(one, DropRecord)]
+        for one in found:
+            if isinstance(one, BaseException) and (not isinstance(one, DropRecord) or len(dropped) == len(found)):
+                raise one
+        for drop in dropped:
+            self.discard(record, drop.reason, drop.detail)
+        return [one for one in found if not isinstance(one, BaseException)]
 
     async def ask(
         self, record: Record, start: int = 0, n: int | None = None, history: Sequence[Message] = (), **variables: Any

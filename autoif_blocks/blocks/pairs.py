@@ -15,6 +15,7 @@ from ..records import Record, seeded_random
 from ..sandbox import Outcome
 from .base import Block
 from .executors import Number, told
+from .functions import cases_of, check_most, functions_of, share, texts_of, weights_of
 from .generators import Respond
 from .kinds import Executor
 from .queries import JoinQueries
@@ -42,7 +43,7 @@ class JoinPrompts(JoinQueries):
 
     def handle(self, record: Record) -> Iterable[Record]:
         prompts = [*super().handle(record)]
-        if inputs := list(dict.fromkeys(case["input"] for case in record[self.cases])):
+        if inputs := list(dict.fromkeys(case["input"] for case in cases_of(record, self.cases))):
             alone = self.light(record).child("alone", query="", query_id="", responses=inputs)
             prompts.append(alone)
         return prompts
@@ -71,39 +72,43 @@ class SampleResponses(Respond):
 class RateResponses(Executor):
     """Runs the record's functions on each of its responses; `pass_rates` has the share that accepts each of them.
 
-    A function that crashes, hangs or returns nothing has not accepted. Where no function at all came to a verdict the
-    pass rate is null: that says something of the functions, and nothing of the response.
+    A function that crashes, hangs or returns nothing has not accepted. Where no function that weighs anything came to a
+    verdict the pass rate is null: that says something of the functions, and nothing of the response.
 
     Args:
         field: the field that holds the responses.
         max_functions: run only so many, the most accurate first; null runs all.
+        weights: a field with a number for each function, `mutation_scores` for example: the share is that of the
+            weight of the functions that accept; null gives all functions the same.
     """
 
     writes = ("pass_rates", "response_verdicts")
 
-    def __init__(self, field: str = "responses", max_functions: int | None = None) -> None:
+    def __init__(self, field: str = "responses", max_functions: int | None = None, weights: str | None = None) -> None:
         super().__init__()
         self.field = field
-        self.max_functions = max_functions
-        self.reads = ("functions", field)
+        self.max_functions = check_most(max_functions)
+        self.weights = weights
+        self.reads = ("functions", field, *([weights] if weights else []))
 
     def jobs(self, record: Record) -> Sequence[tuple[str, Sequence[str]]]:
-        responses = record[self.field]
-        return [(function, responses) for function in record["functions"][: self.max_functions]] if responses else []
+        responses = texts_of(record, self.field)
+        return [(function, responses) for function in functions_of(record)[: self.max_functions]] if responses else []
 
     def judge(self, record: Record, runs: list[list[Outcome]]) -> Iterable[Record]:
         if not runs:
             missing = "function" if record[self.field] else "response"
             raise DropRecord(f"no_{missing}", f"the record has no {missing}: there is nothing to run")
         columns = list(zip(*runs, strict=True))
-        rates = [_pass_rate(outcomes) for outcomes in columns]
+        weights = weights_of(record, self.weights)
+        rates = [_pass_rate(outcomes, weights) for outcomes in columns]
         return [record.with_(pass_rates=rates, response_verdicts=[[told(one) for one in column] for column in columns])]
 
 
-def _pass_rate(outcomes: Sequence[Outcome]) -> float | None:
-    if all(outcome.verdict is None for outcome in outcomes):
+def _pass_rate(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> float | None:
+    if not share([outcome.verdict is not None for outcome in outcomes], weights):
         return None
-    return round(sum(outcome.verdict is True for outcome in outcomes) / len(outcomes), 4)
+    return round(share([outcome.verdict is True for outcome in outcomes], weights), 4)
 
 
 class MakePairs(Block):

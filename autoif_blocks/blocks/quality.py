@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import DropRecord
@@ -11,11 +11,10 @@ from ..perturbations import GRAFTS, PERTURBATIONS, mutants
 from ..records import Record
 from .base import AsyncBlock
 from .executors import Number, told
+from .functions import cases_of, functions_of, only_functions, texts_of
 from .threshold import Threshold
 
 GRAFTED = 3  # texts of which parts are put into others
-# Fields of a record that hold a value for each of its functions: who leaves a function out leaves out its values, too.
-ALONGSIDE = ("functions", "accuracies", "case_verdicts", "mutation_scores")
 
 
 class Probed(NamedTuple):
@@ -56,19 +55,23 @@ class Probe(AsyncBlock):
         raise NotImplementedError
 
     async def handle_async(self, record: Record) -> Iterable[Record]:
-        probes = self._probes(record)
-        if not probes or not record["functions"]:
-            raise DropRecord("nothing_to_probe", f"{len(probes)} texts, {len(record['functions'])} functions")
+        probes, functions = self._probes(record), functions_of(record)
+        if not probes or not functions:
+            raise DropRecord("nothing_to_probe", f"{len(probes)} texts, {len(functions)} functions")
         sandbox = await self.live.sandbox()
-        runs = await sandbox.execute_all([(code, [text for _, text in probes]) for code in record["functions"]])
+        runs = await sandbox.execute_all([(code, [text for _, text in probes]) for code in functions])
         verdicts = zip(*([told(outcome) for outcome in run] for run in runs), strict=True)
         return self.weigh(record, [Probed(*probe, of) for probe, of in zip(probes, verdicts, strict=True)])
 
     def _probes(self, record: Record) -> list[tuple[str, str]]:
         """Each text, and after it what each perturbation makes of it."""
-        cases = record.get("cases", ())
-        found = [case["input"] for case in cases] if self.field is None else record[self.field]
-        texts = ([found] if isinstance(found, str) else found)[: self.max_texts]
+        cases = cases_of(record) if self.field is None or record.get("cases") is not None else []
+        if self.field is None:
+            texts = [case["input"] for case in cases]
+        else:
+            found = record[self.field]
+            texts = [found] if isinstance(found, str) else texts_of(record, self.field)
+        texts = texts[: self.max_texts]
         # What must not be in a text comes from one that does not follow the instruction.
         others = ([case["input"] for case in cases if not case["output"]] or texts)[:GRAFTED]
         probes = []
@@ -76,14 +79,6 @@ class Probe(AsyncBlock):
             probes.append(("", text))
             probes += [(name, mutant) for mutant, name in mutants(text, others, self.perturbations).items()]
         return probes
-
-
-def only_functions(record: Record, kept: Sequence[int], **fields: Any) -> Record:
-    """The record with these of its functions, by number, and what belongs to them."""
-    count = len(record["functions"])
-    lists = {name: values for name in ALONGSIDE if isinstance(values := record.get(name), list)}
-    left = {name: [values[i] for i in kept] for name, values in lists.items() if len(values) == count}
-    return record.with_(**left, **fields)
 
 
 class MutationScore(Probe):
@@ -183,6 +178,8 @@ class MineDisagreements(Probe):
         self.alike = Threshold(alike)
         self.majority = Threshold(majority)
         self.keep_functions = max(1, keep_functions)
+        if max_disputes < 0:
+            raise ValueError(f"max_disputes must be at least 0, got {max_disputes}")
         self.max_disputes = max_disputes
 
     def weigh(self, record: Record, probed: list[Probed]) -> Iterable[Record]:

@@ -11,10 +11,12 @@ from ..parsing import defines, find_code, find_object, repair_code
 from ..records import Record
 from ..sandbox import Outcome
 from .executors import Number, told
-from .kinds import Generator
+from .functions import ALONGSIDE, cases_of, functions_of
+from .kinds import FINAL, Generator
 from .threshold import Threshold
 
 Case = Mapping[str, Any]
+_KNOWN = frozenset(ALONGSIDE) - {"functions"}
 
 
 class RepairFunctions(Generator):
@@ -24,15 +26,18 @@ class RepairFunctions(Generator):
     of those wrong is shown to the model as `function`, with `failures`, a list of {input, expected, got}. What comes
     back, code or a JSON object with `func`, runs on the same cases and takes the function's place if it gets more of
     them right. `repairs` holds {function, answer, failures} for each that was shown; `answer` is null where it stayed.
+    What was known of each function, accuracies and scores, is known no longer, and does not go on.
 
     Args:
         case_agreement: the share of the functions that must agree with a case, as a threshold.
         max_failures: how many failing cases the prompt shows.
+        reask: how often to ask again for a function when none came.
     """
 
     reads = ("functions", "cases")
     writes = ("functions", "repairs")
     supplies = ("function", "failures")
+    needs = ("function",)
     on_length = "discard"
 
     def __init__(self, prompt: str, case_agreement: Number = "> 0.5", max_failures: int = 4, **options: Any) -> None:
@@ -42,21 +47,25 @@ class RepairFunctions(Generator):
         self.case_agreement = Threshold(case_agreement)
         self.max_failures = max_failures
 
+    def fields_after(self, before: frozenset[str]) -> frozenset[str]:
+        return (before - _KNOWN) | frozenset(self.writes)
+
     async def handle_async(self, record: Record) -> Iterable[Record]:
-        functions: list[str] = record["functions"]
-        runs = await self._run(functions, record["cases"])
-        agreed = self._agreed(record["cases"], runs)
-        cases = [record["cases"][number] for number in agreed]
+        functions, given = functions_of(record), cases_of(record)
+        runs = await self._run(functions, given)
+        agreed = self._agreed(given, runs)
+        cases = [given[number] for number in agreed]
         failures = [_failures(cases, [run[number] for number in agreed]) for run in runs]
         shown = [i for i, failed in enumerate(failures) if failed]
         fixed = await asyncio.gather(*(self._fix(record, functions[i], failures[i], cases) for i in shown))
         answers = dict(zip(shown, fixed, strict=True))
         repairs = [{"function": functions[i], "answer": answers[i], "failures": failures[i]} for i in shown]
         left = dict.fromkeys(answers.get(i) or function for i, function in enumerate(functions))  # each only once
-        return [record.with_(functions=list(left), repairs=repairs)]
+        others = {name: value for name, value in record.items() if name not in _KNOWN}
+        return [record.only(**{**others, "functions": list(left), "repairs": repairs})]
 
     async def _run(self, functions: Sequence[str], cases: Sequence[Case]) -> list[list[Outcome]]:
-        inputs = [str(case["input"]) for case in cases]
+        inputs = [case["input"] for case in cases]
         if not inputs:
             return [[] for _ in functions]
         return await (await self.live.sandbox()).execute_all([(function, inputs) for function in functions])
@@ -71,12 +80,20 @@ class RepairFunctions(Generator):
         self, record: Record, function: str, failures: list[dict[str, Any]], cases: Sequence[Case]
     ) -> str | None:
         """The model's function, if it is better."""
-        try:
-            completions = await self.ask(record, function=function, failures=failures[: self.max_failures])
-        except DropRecord as drop:  # the function that was there is still there
-            self.discard(record, drop.reason, drop.detail)
-            return None
-        answers = [code for completion in completions if (code := self._code(completion, record)) is not None]
+        answers: list[str] = []
+        for attempt in range(self.reask + 1):
+            try:
+                completions = await self.ask(
+                    record, attempt * self.n, function=function, failures=failures[: self.max_failures]
+                )
+            except DropRecord as drop:  # the function that was there is still there
+                self.discard(record, drop.reason, drop.detail)
+                if drop.reason in FINAL:
+                    return None
+                continue
+            answers = [code for completion in completions if (code := self._code(completion, record)) is not None]
+            if answers:
+                break
         failing = [len(_failures(cases, run)) for run in await self._run(answers, cases)]
         best = min(range(len(answers)), key=failing.__getitem__, default=None)
         if best is None or failing[best] >= len(failures):

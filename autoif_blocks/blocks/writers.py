@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from datatrove.data import Document
 
@@ -13,6 +13,7 @@ from ..prompts import Prompt
 from ..records import Record, compact_json, to_row
 from ..rewards import constraints_of
 from .base import Block
+from .functions import check_most, functions_of, weights_of
 from .threshold import Threshold
 
 
@@ -147,10 +148,13 @@ class FormatRlvr(Block):
     Args:
         user: a template for what the user says; white space around it is taken off.
         system: a template for a system message, if there shall be one.
-        constraints: a field with a list of {instruction, functions}, and a `weight` each where they differ; left out,
-            the record's own `instruction` and `functions` are its one constraint.
+        constraints: a field with a list of {instruction, functions}, and a `weight` each where they differ, and
+            `function_weights`, where functions do; left out, the record's own `instruction` and `functions` are its
+            one constraint.
         pass_rate: the share of a constraint's functions that must accept an answer, as a threshold.
         max_functions: keep only so many of a constraint, the most accurate first; null keeps all.
+        weights: without `constraints`, a field with a number for each function to vote with, `mutation_scores` for
+            example; null gives all the same.
         dataset: the name of the verifier.
         keep: fields to carry along, under `metadata`.
     """
@@ -166,17 +170,21 @@ class FormatRlvr(Block):
         max_functions: int | None = None,
         dataset: str = "autoif",
         keep: list[str] | None = None,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
+        if weights and constraints:
+            raise ValueError("weights is for one constraint: several have function_weights of their own, see compose")
+        self.weights = weights
         self.user = Prompt(user)
         self.system = Prompt(system) if system is not None else None
         self.constraints = constraints
         self.pass_rate = str(Threshold(pass_rate))
-        self.max_functions = max_functions
+        self.max_functions = check_most(max_functions)
         self.dataset = dataset
         self.keep = keep or []
         used = self.user.fields | (self.system.fields if self.system else frozenset())
-        verifying = (constraints,) if constraints else ("instruction", "functions")
+        verifying = (constraints,) if constraints else ("instruction", "functions", *((weights,) if weights else ()))
         self.reads = sorted({*verifying, *self.keep, *used})
         self.writes = ("messages", "ground_truth", "dataset", "constraint", *(("metadata",) if self.keep else ()))
 
@@ -186,12 +194,13 @@ class FormatRlvr(Block):
     def handle(self, record: Record) -> Iterable[Record]:
         messages = [{"role": "system", "content": self.system.render(record)}] if self.system else []
         messages.append({"role": "user", "content": self.user.render(record).strip()})
-        given = record[self.constraints] if self.constraints else [record]
-        rows = [
-            {"instruction": each["instruction"], "functions": each["functions"][: self.max_functions],
-             "weight": each.get("weight", 1.0), "pass_rate": self.pass_rate}
-            for each in given
-        ]  # fmt: skip
+        if self.constraints:
+            given = record[self.constraints]
+        else:  # a record's own fields of these names mean something else
+            given = [{"instruction": record["instruction"], "functions": record["functions"]}]
+            if self.weights:
+                given[0]["function_weights"] = weights_of(record, self.weights)
+        rows = [self._row(each) for each in given]
         try:
             constraints_of(rows)
         except ValueError as error:
@@ -200,6 +209,15 @@ class FormatRlvr(Block):
         truth = compact_json(rows).decode()
         words = "\n".join(row["instruction"] for row in rows)
         return [record.only(messages=messages, ground_truth=truth, dataset=self.dataset, constraint=words, **kept)]
+
+    def _row(self, constraint: Mapping[str, Any]) -> dict[str, Any]:
+        row = {
+            "instruction": constraint["instruction"], "functions": functions_of(constraint)[: self.max_functions],
+            "weight": constraint.get("weight", 1.0), "pass_rate": self.pass_rate,
+        }  # fmt: skip
+        if constraint.get("function_weights") is not None:
+            row["function_weights"] = constraint["function_weights"][: self.max_functions]
+        return row
 
 
 class StepFile(Block):

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import RecipeError
 from .options import PathOrUrl
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

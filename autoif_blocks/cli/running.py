@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import AutoIFError, RecipeError
 from .options import PathOrUrl, loaded, scripts_options
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

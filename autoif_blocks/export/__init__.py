@@ -98,8 +98,18 @@ def _rows(files: Files, layout: str, keep: bool) -> Iterator[dict[str, Any]]:
         try:
             found, columns = _read(line, layout)
         except ValueError as error:
-            raise RecipeError(f"{place}:{number}: {error}") from error
+            raise RecipeError(f"{place}:{number}: {error}{_ended_early(files)}") from error
         yield {**columns, "id": found.id, "metadata": found.metadata} if keep else columns
+
+
+def _ended_early(files: Files) -> str:
+    """That the recipe has more steps than have run: one of those may make what is wanted."""
+    data = (files.run.get("recipe") or {}).get("data")
+    steps = data.get("steps") if isinstance(data, dict) else None
+    last = steps[-1].get("name") if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else None
+    if not isinstance(last, str) or last == files.last["name"]:
+        return ""
+    return f". The run ended with step '{files.last['name']}', its recipe goes on to '{last}': run that, too"
 
 
 def _read(line: bytes, layout: str) -> tuple[Chat | Pair | Task, dict[str, Any]]:

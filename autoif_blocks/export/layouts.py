@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..records import read_json
 
@@ -60,7 +60,8 @@ def chat_of(line: bytes) -> Chat:
     spoken = [turn for turn in turns if turn[0] != "system"]
     roles = [role for role, _ in spoken]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise ValueError(f"a chat needs the user and the assistant in turn, got {', '.join(roles) or 'nothing'}")
+        said = f"a chat needs the user and the assistant in turn, got {', '.join(roles) or 'nothing'}"
+        raise ValueError(f"{said}; {remedy(row, 'chat')}" if "ground_truth" in row else said)
     return Chat(str(row.get("id", "")), "\n\n".join(system), spoken, metadata_in(row))
 
 
@@ -113,10 +114,26 @@ def _turns(row: dict[str, Any]) -> Turns:
     if isinstance(row.get("instruction"), str) and isinstance(row.get("output"), str):
         asked = "\n".join(part for part in (row["instruction"], row.get("input")) if isinstance(part, str) and part)
         return [("user", asked), ("assistant", row["output"])]
-    if {"chosen", "rejected"} <= row.keys():
-        raise ValueError("this is a pair, not a chat: use --format dpo or ranking")
-    named = ", ".join(map(str, row)) or "nothing"
-    raise ValueError(f"no chat: the row has {named}; end the recipe with a format_sft step")
+    raise ValueError(f"no chat: the row has {', '.join(map(str, row)) or 'nothing'}; {remedy(row, 'chat')}")
+
+
+_HOLDING = {  # columns of a whole one, the formats that take it, the block that makes it and a recipe that has this
+    "prompt": ({"messages", "ground_truth", "dataset"}, "rlvr or verifiers", "format_rlvr", "rlvr"),
+    "pair": ({"prompt", "chosen", "rejected"}, "dpo or ranking", "format_dpo", "dpo"),
+    "chat": ({"messages"}, "messages, sharegpt, alpaca or dialogs", "format_sft", "paper"),
+}
+
+
+def remedy(row: Mapping[str, Any], wanted: Literal["chat", "pair", "prompt"]) -> str:
+    """What to do where a row is not what the format wants: the format that wants it, or the step that makes one."""
+    columns = row.keys() | {"messages"} if row.keys() & {"dialogs", "conversations"} else row.keys()
+    for kind, (needed, formats, *_) in _HOLDING.items():
+        if needed <= columns and kind != wanted:
+            return f"this is a {kind}: use --format {formats}"
+        if needed <= columns:
+            break
+    _, _, block, recipe = _HOLDING[wanted]
+    return f"end the recipe with a {block} step, as pipelines/{recipe}.yaml does"
 
 
 def _text(value: object, name: str) -> str:

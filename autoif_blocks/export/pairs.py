@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .layouts import Columns, One, Turns, as_messages, as_said, metadata_in, object_in, turns_in
+from .layouts import Columns, One, Turns, as_messages, as_said, metadata_in, object_in, remedy, turns_in
 
 PAIR_LAYOUTS: Mapping[str, Columns] = {
     "dpo": {"prompt": ("role", "content"), "chosen": ("role", "content"), "rejected": ("role", "content")},
@@ -47,8 +47,8 @@ def pair_of(line: bytes) -> Pair:
     row = object_in(line)
     if missing := sorted({"prompt", "chosen", "rejected"} - row.keys()):
         named = ", ".join(map(str, row)) or "nothing"
-        raise ValueError(f"no pair: there is no {' and no '.join(missing)}, the row has {named}; end the recipe with a "
-                         "format_dpo step")  # fmt: skip
+        told = f"there is no {' and no '.join(missing)}, the row has {named}"
+        raise ValueError(f"no pair: {told}; {remedy(row, 'pair')}")
     said = turns_in(row, "prompt", "role", "content")
     system = [text for role, text in said if role == "system"]
     prompt = [turn for turn in said if turn[0] != "system"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..rewards import constraints_of
-from .layouts import Columns, Turns, as_messages, metadata_in, object_in, text_in, turns_in
+from .layouts import Columns, Turns, as_messages, metadata_in, object_in, remedy, text_in, turns_in
 
 PROMPT_LAYOUTS: Mapping[str, Columns] = {
     "rlvr": {"messages": ("role", "content"), "ground_truth": (), "dataset": (), "constraint": ()},
@@ -43,7 +43,7 @@ def task_of(line: bytes) -> Task:
     if missing := sorted({"messages", "ground_truth", "dataset"} - row.keys()):
         named = ", ".join(map(str, row)) or "nothing"
         said = f"there is no {' and no '.join(missing)}, the row has {named}"
-        raise ValueError(f"no prompt with a ground truth: {said}; end the recipe with a format_rlvr step")
+        raise ValueError(f"no prompt with a ground truth: {said}; {remedy(row, 'prompt')}")
     turns = turns_in(row, "messages", "role", "content")
     if not turns or turns[-1][0] != "user":
         raise ValueError("messages must end with the user's")

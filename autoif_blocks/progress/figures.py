@@ -115,7 +115,7 @@ class Watch:
     def _whole(self, model: str, health: ServerHealth) -> ServerHealth:
         """What all tasks together ask of a server, also while fewer of them run than may: each has its share."""
         config = self.recipe.models.get(model) if self.recipe else None
-        if self.recipe is None or config is None or self.recipe.executor.serves_each(config):
+        if self.recipe is None or config is None or self.recipe.executor.serves_each(config) or config.mode == "batch":
             return health
         limit = max(1, round(config.max_concurrency * health.limit / health.ceiling))
         return replace(health, limit=limit, ceiling=config.max_concurrency)

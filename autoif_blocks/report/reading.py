@@ -161,12 +161,20 @@ class Reading:
                     "JoinPrompts": ("Prompts: an instruction, alone or with a query", went),
                     "Respond": ("Responses, in total", went),
                     "RateResponses": ("Prompts whose responses the functions have rated", went),
-                    "Converse": ("Responses, in total", went),
+                    "Converse": (
+                        "Responses, in total" if block.get("created") else "Prompts that were answered, turn by turn",
+                        went,
+                    ),
                     "VerifyConstraints": ("Responses that the functions accept", went),
                     "VerifyResponses": ("Responses that the functions accept", went),
                     "Decontaminate": ("Records that have no evaluation prompt in them", went),
                     "FormatSft": ("Records for SFT", went),
                 }.get(str(kind))
+                if kind == "VerifyConstraints" and (never := _never_followed(block)) is not None:
+                    share = (came - never) / came if came else None
+                    label = "Prompts that a response follows"
+                    rows.append({"label": label, "value": came - never, "share": share, "step": step["name"]})
+                    came = 0  # what came is no number of responses
                 if told:
                     share = went / came if came and kind in _CHECKS else None
                     rows.append({"label": told[0], "value": told[1], "share": share, "step": step["name"]})
@@ -228,6 +236,12 @@ class Reading:
                 {"alike": alike, "one": texts[one], "other": texts[other]} for alike, one, other in pairs[:_LISTED]
             ],
         }  # fmt: skip
+
+
+def _never_followed(block: dict[str, Any]) -> int | None:
+    """How many of the prompts no response follows; None if each response came by itself."""
+    never = (block.get("dropped") or {}).get("never_followed", 0)
+    return int(never) if never or block.get("created") else None
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
