@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from conftest import AUTOIF, SMALL
-from test_stopping import teacher
+from running import teacher
 
 SECRET = "sk-one-that-must-not-be-found-anywhere"
 RECIPE = """

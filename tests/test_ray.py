@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import pytest
 from conftest import children, tree, wait_for_completions
+from running import counts_add_up, members, run_json, teacher
 from scattered import SECRET, autoif, has, project, start, ten_steps
 from test_serving import MARK, SERVERS, left
-from test_stopping import counts_add_up, members, run_json, teacher
 
 pytestmark = [pytest.mark.heavy, pytest.mark.ray]
 
