@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOSPC
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +27,7 @@ from zlib import crc32
 
 from filelock import FileLock
 
-from .errors import StopRun
+from .errors import CONTINUES, StopRun
 from .records import compact_json
 
 APPLICATION_ID = 0x41494642  # "AIFB"
@@ -183,7 +184,7 @@ class Cache:
             except sqlite3.Error as error:
                 with self._lock:
                     self._pending = {**self._writing, **self._pending}
-                self._failure = StopRun(f"cannot write the cache {self.path}: {error}")
+                self._failure = StopRun(f"cannot write the cache {self.path}: {error}; {_remedy(error)}")
                 raise self._failure from error
             finally:
                 with self._lock:
@@ -235,11 +236,16 @@ class Cache:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> StopRun:
-        advice = "choose another cache_dir"
+        advice = _remedy(error)
         if type(error) is sqlite3.DatabaseError:  # its subclasses tell of other things than damage
             checked_mark(self.path.parent).unlink(missing_ok=True)
             advice = "the same command mends it and continues"
         return StopRun(f"cannot use the cache {self.path}: {error}; {advice}")
+
+
+def _remedy(error: Exception) -> str:
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == ENOSPC
+    return f"make room there. {CONTINUES}" if full else "choose another cache_dir"
 
 
 # What whoever opens the file shares

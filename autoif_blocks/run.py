@@ -22,10 +22,10 @@ from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
 from .cache_parts import fold
 from .context import RunSettings
-from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed
+from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed, disk_trouble
 from .executors import check_before, execute, stages_of
 from .growth import Grower, Rounds
-from .identity import identity, refuse_to_overwrite
+from .identity import changed_since, identity, refuse_to_overwrite
 from .mirror import Mirror, mirrored
 from .models import SIMULATED
 from .outputs import CACHE_LOCK, forget_shards, held, write_json
@@ -93,7 +93,12 @@ def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
         held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir", recipe.cache_url),
         mirrored(recipe, tell) as mirror,
     ):
-        return _Run(recipe, options, mirror).run()
+        try:
+            return _Run(recipe, options, mirror).run()
+        except OSError as error:
+            if (told := disk_trouble(error, recipe.output_dir)) is not None:
+                raise told from error
+            raise
 
 
 class _Run:
@@ -125,6 +130,7 @@ class _Run:
         self._check_before(earlier)
         self._note(repair(self.recipe.cache_dir))
         self._note(self._partial_before(earlier))
+        self._note(changed_since(Series.identity_before(self.work), self.identity))
         self._fold()
         if not self.options.resume:
             self._start_afresh(earlier)
@@ -134,7 +140,8 @@ class _Run:
         )  # fmt: skip
         models = self._models_used()
         simulated = any(self.recipe.models[name].base_url == SIMULATED for name in models)
-        shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.work)
         listener = self.options.listener
         if listener:
             listener.started(self.recipe, self.steps, simulated)

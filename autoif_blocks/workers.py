@@ -19,7 +19,7 @@ import multiprocess
 from multiprocess import resource_tracker
 from multiprocess.connection import wait
 
-from .errors import AutoIFError, StopRun
+from .errors import AutoIFError, StopRun, disk_trouble
 from .stopping import StopFlag, signal_name
 
 _LAST_WORDS = 3.0  # seconds that the other tasks have, after one has failed, to keep what they have paid for
@@ -151,7 +151,7 @@ def _attempt(run_task: Callable[[int], object], rank: int) -> Exception | None:
         return error
     except BaseException as error:
         # Other people's exceptions may not survive the way to another process.
-        return StopRun(f"task {rank}: {type(error).__name__}: {error}")
+        return disk_trouble(error, "the output") or StopRun(f"task {rank}: {type(error).__name__}: {error}")
     return None
 
 

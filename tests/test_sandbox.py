@@ -15,6 +15,7 @@ from conftest import children
 
 from autoif_blocks.errors import SandboxUnavailable
 from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig
+from autoif_blocks.sandbox.pool import ATTEMPTS
 
 O = Outcome  # noqa: E741
 QUICK = SandboxConfig(workers=1, call_timeout=0.2, function_timeout=2.0, memory_mb=128)
@@ -274,6 +275,28 @@ def test_a_job_that_loses_two_workers_is_a_crash() -> None:
         assert await task == [O.CRASH] * 2
 
     with_sandbox(use, SandboxConfig(workers=1, call_timeout=60, function_timeout=60))
+
+
+@pytest.mark.parametrize("kills", [1, ATTEMPTS - 1, ATTEMPTS])
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(kills: int) -> None:
+    async def kill() -> None:
+        for _ in range(kills):
+            await until(lambda: bool(workers_of()))
+            worker = workers_of()[0]
+            os.kill(worker, 9)
+            await until(lambda worker=worker: worker not in workers_of())
+
+    async def start() -> list[Outcome]:
+        killer = asyncio.create_task(kill())
+        async with Sandbox(SandboxConfig(workers=1)) as sandbox:
+            await killer
+            return await sandbox.execute(returns("True"), ["a"])
+
+    if kills < ATTEMPTS:
+        assert asyncio.run(start()) == [O.TRUE]
+    else:
+        with pytest.raises(SandboxUnavailable, match="could not start: it ended with code -9"):
+            asyncio.run(start())
 
 
 def test_works_from_a_loop_in_another_thread() -> None:
