@@ -1,0 +1,345 @@
+"""What may happen to a run, at a moment that is drawn: see `chaos.py`, which tries all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conftest import AUTOIF
+from running import kill, served
+from soak import descendants
+
+CLOCK = Path(__file__).with_name("clock.c")
+
+FEW = {
+    "steps.augment_instructions.self_instruct.n": "1",
+    "steps.sharegpt_query.join_queries.per_record": "6",
+    "flush_interval": "0.2",
+}
+LATENCY = ("--latency", "0.1")
+PATIENCE = 120.0  # seconds until a run that does not end is a failure
+KEY = "sesame"
+DISK = 32 << 20
+NOT_A_SENTENCE = ("Traceback", "This is a bug", "not foreseen")
+GONE_ON, TOLD, KILLED = "went on", "said why", "was killed"
+
+
+class Unfit(Exception):
+    """This machine cannot bring a fault about."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing happens to."""
+
+    files: dict[str, bytes]
+    seconds: float
+
+
+@dataclass
+class Trial:
+    """A run to which one thing happens. What must be undone, whatever becomes of it, is pushed on `undo`."""
+
+    luck: random.Random
+    out: Path
+    url: str
+    whole: Whole
+    pause: float
+    undo: contextlib.ExitStack
+    environment: dict[str, str] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
+    """what stands before the command"""
+    said: list[str] = field(default_factory=list)
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [*self.before, *autoif(self.out, self.url)]
+        environment = {**os.environ, **self.environment}
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+
+    def moment(self, share: float = 1.1) -> None:
+        """Waits until the moment comes."""
+        seconds = self.luck.uniform(0, share) * self.whole.seconds
+        self.say(f"at {seconds:.2f} s")
+        time.sleep(seconds)
+
+    def strike(self, way: Callable[[subprocess.Popen[str]], object]) -> str:
+        """Starts a run, lets something happen to it at a moment, and tells how it ended."""
+        run = self.start()
+        self.moment()
+        way(run)
+        return self.ended(run)
+
+    def killed(self) -> str:
+        run = self.start()
+        self.moment()
+        return self.kill(run)
+
+    def kill(self, run: subprocess.Popen[str]) -> str:
+        if run.poll() is not None:
+            return self.ended(run)
+        group = self.luck.random() < 0.5
+        self.say("kill -9, all of its group" if group else "kill -9")
+        kill(run, group)
+        return KILLED
+
+    def ended(self, run: subprocess.Popen[str]) -> str:
+        try:
+            said = run.communicate(timeout=PATIENCE)[1].strip()
+        except subprocess.TimeoutExpired:
+            kill(run, whole_group=True)
+            raise AssertionError(f"no end in {PATIENCE:.0f} s") from None
+        if run.returncode == 0:
+            assert said == "", f"exit code 0, but: {said}"
+            return GONE_ON
+        assert run.returncode in (1, 2, 3), f"exit code {run.returncode}: {said[-2000:]}"
+        assert not any(word in said for word in NOT_A_SENTENCE), said[-2000:]
+        assert said.startswith("error: "), said[-2000:]
+        assert len(said.splitlines()) == 1, said[-2000:]
+        self.say(f"exit code {run.returncode}: {said}")
+        return TOLD
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @property
+    def cache(self) -> Path:
+        return self.out / "cache" / "completions.sqlite"
+
+
+def autoif(out: Path, url: str) -> list[str]:
+    options = [word for path, value in FEW.items() for word in ("--set", f"{path}={value}")]
+    command = [sys.executable, "-m", "autoif_blocks", "run", str(AUTOIF), *options, "--limit", "4", "--quiet"]
+    return [*command, "--base-url", url, "--output-dir", str(out)]
+
+
+def after_a_kill(trial: Trial, strike: Callable[[subprocess.Popen[str]], object]) -> str:
+    run = trial.start()
+    trial.moment()
+    ended = trial.kill(run)
+    strike(run)
+    return ended
+
+
+def cache_files(trial: Trial) -> list[Path]:
+    files = (trial.cache, trial.cache.with_name(f"{trial.cache.name}-wal"))
+    return [path for path in files if path.exists() and path.stat().st_size]
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def port_of(url: str) -> str:
+    return url.split(":")[2].split("/")[0]
+
+
+# The faults: each gives how the run ended, or several runs did
+
+
+def run_is_killed(trial: Trial) -> str:
+    return trial.killed()
+
+
+def worker_is_killed(trial: Trial) -> str:
+    """A sandbox worker: one that runs functions, or one that has not quite started."""
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        while run.poll() is None:
+            if workers := [pid for pid, _ in sorted(descendants(run.pid)) if b"zygote" in cmdline(pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(trial.luck.choice(workers), signal.SIGKILL)
+                    return
+            time.sleep(trial.luck.uniform(0, 0.02))
+
+    return trial.strike(strike)
+
+
+def server_is_killed(trial: Trial) -> str:
+    """And comes back after a while."""
+    server, trial.url = trial.undo.enter_context(served(*LATENCY))
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        server.kill()
+        server.wait()
+        time.sleep(trial.luck.uniform(0, 3))
+        trial.undo.enter_context(served(*LATENCY, "--port", port_of(trial.url)))
+
+    return trial.strike(strike)
+
+
+def disk_is_full(trial: Trial) -> str:
+    """But for some kilobytes at most. Afterwards there is room again."""
+    if os.geteuid() != 0:
+        raise Unfit("only root can mount a small disk")
+    trial.out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(trial.out)], check=True)
+    trial.undo.callback(subprocess.run, ["umount", "-l", str(trial.out)], check=True)
+    filler = trial.out / "filler"
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        room = trial.luck.choice([0, 4, 16, 64, 256]) << 10
+        trial.say(f"{room >> 10} KB left")
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            file.write(bytes(max(0, shutil.disk_usage(trial.out).free - room)))
+
+    try:
+        return trial.strike(strike)
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+def output_is_read_only(trial: Trial) -> str:
+    if os.geteuid() == 0:  # whom permissions do not bind, as long as it has these capabilities
+        trial.before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    trial.out.mkdir()
+
+    def allow(writing: bool) -> None:
+        for path in [trial.out, *trial.out.rglob("*")]:
+            with contextlib.suppress(FileNotFoundError):  # the run goes on meanwhile
+                path.chmod(path.stat().st_mode | 0o200 if writing else path.stat().st_mode & ~0o222)
+
+    try:
+        return trial.strike(lambda run: allow(False))
+    finally:
+        allow(True)
+
+
+def cache_has_other_bits(trial: Trial) -> str:
+    """A few bits of the cache or of its journal, while the run uses it or after it was killed."""
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        for path in cache_files(trial):
+            content = bytearray(path.read_bytes())
+            with path.open("r+b") as file:
+                for _ in range(trial.luck.randrange(1, 9)):
+                    at = trial.luck.randrange(len(content))
+                    file.seek(at)
+                    file.write(bytes([content[at] ^ 1 << trial.luck.randrange(8)]))
+
+    return trial.strike(strike) if trial.luck.random() < 0.5 else after_a_kill(trial, strike)
+
+
+def cache_is_cut(trial: Trial) -> str:
+    """At any byte, while the run uses it or after it was killed."""
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        path = trial.luck.choice([*cache_files(trial), None])
+        if path is not None:
+            os.truncate(path, trial.luck.randrange(path.stat().st_size))
+
+    return trial.strike(strike) if trial.luck.random() < 0.5 else after_a_kill(trial, strike)
+
+
+def cache_is_of_another_version(trial: Trial) -> str:
+    """A newer one; afterwards it is what it was."""
+
+    def version(number: int) -> None:
+        with contextlib.closing(sqlite3.connect(trial.cache)) as db:
+            db.execute(f"PRAGMA user_version={number}")
+
+    ended = trial.killed()
+    if not trial.cache.exists() or not trial.cache.stat().st_size:
+        return ended
+    with contextlib.closing(sqlite3.connect(trial.cache)) as db:
+        (before,) = db.execute("PRAGMA user_version").fetchone()
+    version(99)
+    again = trial.ended(trial.start())
+    assert again == TOLD, "a cache of another version was used"
+    version(before)
+    return again
+
+
+def clock_jumps(trial: Trial) -> str:
+    """By a minute to a year, ahead or back."""
+    library, clock = trial.out.with_suffix(".so"), trial.out.with_suffix(".clock")
+    if shutil.which("cc") is None:
+        raise Unfit("no C compiler is here")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, CLOCK, "-ldl"], check=True)
+    clock.write_bytes(bytes(8))
+    trial.environment = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(clock)}
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        seconds = trial.luck.choice([-1, 1]) * trial.luck.choice([60, 3600, 86_400, 31_536_000])
+        trial.say(f"by {seconds} s")
+        with clock.open("r+b") as file:
+            file.write(struct.pack("q", seconds))
+
+    return trial.strike(strike)
+
+
+def another_run_begins(trial: Trial) -> str:
+    """In the same directory: one of them ends well, the other says that it cannot."""
+    first = trial.start()
+    trial.moment()
+    ended = [trial.ended(run) for run in (trial.start(), first)]
+    assert GONE_ON in ended
+    return max(ended, key=[GONE_ON, TOLD].index)
+
+
+def run_stands_still(trial: Trial) -> str:
+    """As with Ctrl-Z, or with all that it has started, as when a machine is suspended."""
+
+    def strike(run: subprocess.Popen[str]) -> None:
+        everything = trial.luck.random() < 0.5
+        stopped = sorted(descendants(run.pid)) if everything else [(run.pid, "")]
+        trial.say(f"{len(stopped)} processes")
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid, _ in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(trial.pause if number == signal.SIGSTOP else 0)
+
+    return trial.strike(strike)
+
+
+def key_is_gone(trial: Trial) -> str:
+    """From the environment, when the command is given again; or the server takes it no more, from a moment on."""
+    keyed = [*LATENCY, "--api-key"]
+    server, trial.url = trial.undo.enter_context(served(*keyed, KEY))
+    trial.environment = {"AUTOIF_API_KEY": KEY}
+
+    def swap(key: str) -> None:
+        nonlocal server
+        server.kill()
+        server.wait()
+        server, _ = trial.undo.enter_context(served(*keyed, key, "--port", port_of(trial.url)))
+
+    if trial.luck.random() < 0.5:
+        ended = trial.strike(lambda run: swap("another"))
+        swap(KEY)
+        return ended
+    trial.killed()
+    trial.environment = {"AUTOIF_API_KEY": ""}
+    ended = trial.ended(trial.start())
+    trial.environment = {"AUTOIF_API_KEY": KEY}
+    return ended
+
+
+FAULTS: dict[str, Callable[[Trial], str]] = {
+    "kill -9 the run": run_is_killed,
+    "kill -9 a sandbox worker": worker_is_killed,
+    "kill -9 the model server": server_is_killed,
+    "the disk is full": disk_is_full,
+    "the output is read-only": output_is_read_only,
+    "bit flips in the cache": cache_has_other_bits,
+    "the cache is truncated": cache_is_cut,
+    "the cache is of another version": cache_is_of_another_version,
+    "the clock jumps": clock_jumps,
+    "two runs at once": another_run_begins,
+    "SIGSTOP": run_stands_still,
+    "no key": key_is_gone,
+}
