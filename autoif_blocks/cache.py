@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import sqlite3
 import threading
 import time
@@ -184,7 +185,7 @@ class Cache:
             except sqlite3.Error as error:
                 with self._lock:
                     self._pending = {**self._writing, **self._pending}
-                self._failure = StopRun(f"cannot write the cache {self.path}: {error}; {_remedy(error)}")
+                self._failure = StopRun(f"cannot write the cache {self.path}: {error}; {remedy(error, self.path)}")
                 raise self._failure from error
             finally:
                 with self._lock:
@@ -236,19 +237,22 @@ class Cache:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> StopRun:
-        advice = _remedy(error)
+        advice = remedy(error, self.path)
         if type(error) is sqlite3.DatabaseError:  # its subclasses tell of other things than damage
             checked_mark(self.path.parent).unlink(missing_ok=True)
             advice = "the same command mends it and continues"
         return StopRun(f"cannot use the cache {self.path}: {error}; {advice}")
 
 
-def _remedy(error: Exception) -> str:
-    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == ENOSPC
-    return f"make room there. {CONTINUES}" if full else "choose another cache_dir"
-
-
 # What whoever opens the file shares
+
+
+def remedy(error: Exception, path: Path) -> str:
+    """What helps where a cache cannot be used."""
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == ENOSPC
+    with contextlib.suppress(OSError):  # SQLite has other words for it, too
+        full = full or shutil.disk_usage(path.parent).free < 1 << 20
+    return f"the disk is full: make room there. {CONTINUES}" if full else "choose another cache_dir"
 
 
 def checksum(key: bytes, value: bytes) -> int:

@@ -67,27 +67,29 @@ class Trial:
         environment = {**os.environ, **self.environment}
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
 
-    def moment(self, share: float = 1.1) -> None:
-        """Waits until the moment comes."""
-        seconds = self.luck.uniform(0, share) * self.whole.seconds
-        self.say(f"at {seconds:.2f} s")
-        time.sleep(seconds)
+    def reached(self) -> subprocess.Popen[str]:
+        """A run at a moment. If it has ended before, another one, at another moment."""
+        while True:
+            run, seconds = self.start(), self.luck.random() * self.whole.seconds
+            time.sleep(seconds)
+            if run.poll() is None:
+                self.say(f"at {seconds:.2f} s")
+                return run
+            self.begin_anew(run)
+
+    def begin_anew(self, run: subprocess.Popen[str]) -> None:
+        assert self.ended(run) == GONE_ON
+        for path in self.out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def strike(self, way: Callable[[subprocess.Popen[str]], object]) -> str:
-        """Starts a run, lets something happen to it at a moment, and tells how it ended."""
-        run = self.start()
-        self.moment()
-        way(run)
+        """Lets something happen to a run at a moment, and tells how it ended."""
+        way(run := self.reached())
         return self.ended(run)
 
-    def killed(self) -> str:
-        run = self.start()
-        self.moment()
-        return self.kill(run)
-
-    def kill(self, run: subprocess.Popen[str]) -> str:
-        if run.poll() is not None:
-            return self.ended(run)
+    def kill(self) -> str:
+        """Kills a run at a moment."""
+        run = self.reached()
         group = self.luck.random() < 0.5
         self.say("kill -9, all of its group" if group else "kill -9")
         kill(run, group)
@@ -123,17 +125,21 @@ def autoif(out: Path, url: str) -> list[str]:
     return [*command, "--base-url", url, "--output-dir", str(out)]
 
 
-def after_a_kill(trial: Trial, strike: Callable[[subprocess.Popen[str]], object]) -> str:
-    run = trial.start()
-    trial.moment()
-    ended = trial.kill(run)
-    strike(run)
+def damaged(trial: Trial, damage: Callable[[Path], object]) -> str:
+    """The cache or its journal is damaged while a run uses it, or after that was killed."""
+
+    def strike(run: subprocess.Popen[str] | None = None) -> None:
+        files = (trial.cache, trial.cache.with_name(f"{trial.cache.name}-wal"))
+        found = [path for path in files if path.exists() and path.stat().st_size]
+        trial.say(f"{len(found)} files")
+        for path in trial.luck.sample(found, trial.luck.randint(min(1, len(found)), len(found))):
+            damage(path)
+
+    if trial.luck.random() < 0.5:
+        return trial.strike(strike)
+    ended = trial.kill()
+    strike()
     return ended
-
-
-def cache_files(trial: Trial) -> list[Path]:
-    files = (trial.cache, trial.cache.with_name(f"{trial.cache.name}-wal"))
-    return [path for path in files if path.exists() and path.stat().st_size]
 
 
 def cmdline(pid: int) -> bytes:
@@ -151,21 +157,21 @@ def port_of(url: str) -> str:
 
 
 def run_is_killed(trial: Trial) -> str:
-    return trial.killed()
+    return trial.kill()
 
 
 def worker_is_killed(trial: Trial) -> str:
     """A sandbox worker: one that runs functions, or one that has not quite started."""
 
-    def strike(run: subprocess.Popen[str]) -> None:
+    while True:
+        run = trial.reached()
         while run.poll() is None:
             if workers := [pid for pid, _ in sorted(descendants(run.pid)) if b"zygote" in cmdline(pid)]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(trial.luck.choice(workers), signal.SIGKILL)
-                    return
+                    return trial.ended(run)
             time.sleep(trial.luck.uniform(0, 0.02))
-
-    return trial.strike(strike)
+        trial.begin_anew(run)
 
 
 def server_is_killed(trial: Trial) -> str:
@@ -219,29 +225,18 @@ def output_is_read_only(trial: Trial) -> str:
 
 
 def cache_has_other_bits(trial: Trial) -> str:
-    """A few bits of the cache or of its journal, while the run uses it or after it was killed."""
+    def flip(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        with path.open("r+b") as file:
+            for at in trial.luck.sample(range(len(content)), trial.luck.randint(1, 8)):
+                file.seek(at)
+                file.write(bytes([content[at] ^ 1 << trial.luck.randrange(8)]))
 
-    def strike(run: subprocess.Popen[str]) -> None:
-        for path in cache_files(trial):
-            content = bytearray(path.read_bytes())
-            with path.open("r+b") as file:
-                for _ in range(trial.luck.randrange(1, 9)):
-                    at = trial.luck.randrange(len(content))
-                    file.seek(at)
-                    file.write(bytes([content[at] ^ 1 << trial.luck.randrange(8)]))
-
-    return trial.strike(strike) if trial.luck.random() < 0.5 else after_a_kill(trial, strike)
+    return damaged(trial, flip)
 
 
 def cache_is_cut(trial: Trial) -> str:
-    """At any byte, while the run uses it or after it was killed."""
-
-    def strike(run: subprocess.Popen[str]) -> None:
-        path = trial.luck.choice([*cache_files(trial), None])
-        if path is not None:
-            os.truncate(path, trial.luck.randrange(path.stat().st_size))
-
-    return trial.strike(strike) if trial.luck.random() < 0.5 else after_a_kill(trial, strike)
+    return damaged(trial, lambda path: os.truncate(path, trial.luck.randrange(path.stat().st_size)))
 
 
 def cache_is_of_another_version(trial: Trial) -> str:
@@ -251,7 +246,7 @@ def cache_is_of_another_version(trial: Trial) -> str:
         with contextlib.closing(sqlite3.connect(trial.cache)) as db:
             db.execute(f"PRAGMA user_version={number}")
 
-    ended = trial.killed()
+    ended = trial.kill()
     if not trial.cache.exists() or not trial.cache.stat().st_size:
         return ended
     with contextlib.closing(sqlite3.connect(trial.cache)) as db:
@@ -283,8 +278,7 @@ def clock_jumps(trial: Trial) -> str:
 
 def another_run_begins(trial: Trial) -> str:
     """In the same directory: one of them ends well, the other says that it cannot."""
-    first = trial.start()
-    trial.moment()
+    first = trial.reached()
     ended = [trial.ended(run) for run in (trial.start(), first)]
     assert GONE_ON in ended
     return max(ended, key=[GONE_ON, TOLD].index)
@@ -322,7 +316,7 @@ def key_is_gone(trial: Trial) -> str:
         ended = trial.strike(lambda run: swap("another"))
         swap(KEY)
         return ended
-    trial.killed()
+    trial.kill()
     trial.environment = {"AUTOIF_API_KEY": ""}
     ended = trial.ended(trial.start())
     trial.environment = {"AUTOIF_API_KEY": KEY}
