@@ -116,7 +116,7 @@ class _Run:
         if options.limit is not None and options.limit < 1:
             raise RecipeError(f"--limit must be at least 1, got {options.limit}")
         self.steps = list(recipe.steps[first - 1 : last])
-        self.began = time.time()
+        self.began, self.clock = time.time(), time.monotonic()  # the time of day may be set meanwhile
         self.identity = identity(recipe)
         grower = Grower.of(recipe.steps)
         self.rounds = Rounds(self.recipe.target, grower) if self.recipe.target and grower else None
@@ -383,7 +383,7 @@ class _Run:
         for step in counts:
             totals.add(step.whole)
         spent = {key: value for key, value in totals.to_dict().items() if key in SPENT}
-        seconds = time.time() - self.began
+        seconds = time.monotonic() - self.clock
         rows = self._rows_of(counts, state, earlier)
         for step, row in zip(counts, rows, strict=True):
             row["all_commands"] = self.series.of_step(step.to_dict())
