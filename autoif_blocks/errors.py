@@ -115,5 +115,6 @@ def disk_trouble(error: BaseException, place: object) -> StopRun | None:
     was written, if the error does not say."""
     if not isinstance(error, OSError) or error.errno not in _REMEDIES:
         return None
-    where = error.filename or place
+    named = str(error.filename or "")
+    where = named if "/" in named else place  # whoever deletes a folder names what is in it without its path
     return StopRun(f"cannot write {where}: {error.strerror}; {_REMEDIES[error.errno]}. {CONTINUES}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import AUTOIF, SMALL, rows
 
 TASKS = {"one": [], "several": ["--set", "executor.tasks=3", "--set", "executor.workers=3"]}
@@ -85,3 +86,22 @@ def kill(run: subprocess.Popen[str], whole_group: bool) -> float:
         assert time.monotonic() - moment < 10, members(run.pid)
         time.sleep(0.05)
     return moment
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of its own of that size; skips the test where none can be mounted."""
+    disk = folder / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True
+    ).returncode:
+        pytest.skip("this machine mounts nothing, or only for root")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+# Root ignores permissions, but not without these capabilities.
+AS_ANYBODY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []

@@ -119,14 +119,18 @@ def main(given: argparse.Namespace) -> int:
     return int(any(one.wrong or one.lost for one in outcomes))
 
 
-if __name__ == "__main__":
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"all, or some of: {', '.join(FAULTS)}")
     parser.add_argument("--times", type=int, default=4, help="trials of each fault")
     parser.add_argument("--seed", type=int, default=0, help="what the moments are drawn from")
     parser.add_argument("--pause", type=float, default=30.0, help="seconds that SIGSTOP lasts")
     parser.add_argument("--jobs", type=int, default=1, help="trials side by side")
-    options = parser.parse_args()
-    if unknown := set(options.faults) - set(FAULTS):
+    given = parser.parse_args()
+    if unknown := set(given.faults) - set(FAULTS):
         parser.error(f"no fault {min(unknown)!r}; there are {', '.join(FAULTS)}")
-    sys.exit(main(options))
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main(arguments()))
