@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, str(Path(__file__).parent / "benchmarks" / "chaos.py")]
-ROW = "tried | survived | lost records"
+FOLDER = Path(__file__).parent / "benchmarks"
+sys.path[:0] = [str(FOLDER)]
+
+import chaos  # noqa: E402
+from chaos import Outcome, compared  # noqa: E402
+
+COMMAND = [sys.executable, str(FOLDER / "chaos.py")]
 
 
 @pytest.mark.heavy
@@ -24,29 +29,37 @@ def test_every_fault_is_survived() -> None:
     print(done.stderr)
     assert done.returncode == 0, done.stdout
     head, _, *rows = done.stdout.splitlines()
-    assert ROW in head
+    assert "tried | survived | lost records" in head
     assert len(rows) == 12
     assert [row for row in rows if "| 1 | 1 | 0 |" not in row] == []
 
 
-@pytest.mark.heavy
-def test_what_is_lost_is_told(tmp_path: Path) -> None:
-    """Where the results were not the same, the command would say so and fail."""
-    lost = (
-        "import sys, chaos\n"
-        "real = chaos.undisturbed\n"
-        "def more(url):\n"
-        "    whole = real(url)\n"
-        "    whole.files['sft_data.jsonl'] += b'{}\\n'\n"
-        "    return whole\n"
-        "chaos.undisturbed = more\n"
-        "sys.argv[1:] = ['--times', '1', 'kill -9 the run']\n"
-        "sys.exit(chaos.main(chaos.arguments()))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", lost], env={**os.environ, "PYTHONPATH": str(Path(COMMAND[1]).parent)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "| 1 | 0 | 1 |" in done.stdout
-    assert "other bytes in sft_data.jsonl" in done.stderr
+WHOLE = {"a": b"1\n2\n2\n", "b": b""}
+
+
+@pytest.mark.parametrize(
+    ("found", "lost", "others"),
+    [
+        (WHOLE, 0, ""),
+        ({**WHOLE, "a": b"1\n2\n"}, 1, "other bytes in a"),
+        ({**WHOLE, "a": b"2\n1\n2\n"}, 0, "other bytes in a"),
+        ({**WHOLE, "c": b""}, 0, "other bytes in c"),
+        ({"b": b""}, 3, "other bytes in a"),
+    ],
+)
+def test_what_is_lost_is_counted(found: dict[str, bytes], lost: int, others: str) -> None:
+    assert compared(WHOLE, found) == (lost, others)
+
+
+def test_a_loss_is_told_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = [
+        Outcome("one", 1, ["at 1 s"], "went on"), Outcome("one", 2, [], "said why"), Outcome("two", 1, [], unfit="no"),
+    ]  # fmt: skip
+    monkeypatch.setattr(chaos, "trials", lambda *given: iter(outcomes))
+    monkeypatch.setattr(sys, "argv", ["chaos.py"])
+    assert chaos.main(chaos.arguments()) == 0
+    outcomes.append(Outcome("two", 2, [], "went on", 3, "other bytes in a"))
+    assert chaos.main(chaos.arguments()) == 1
+    said = capsys.readouterr()
+    assert "| one | 2 | 2 | 0 | went on 1 x, said why 1 x |\n| two | 1 | 0 | 3 | went on 1 x |\n" in said.out
+    assert "LOST two 2/4: other bytes in a\n" in said.err

@@ -66,16 +66,16 @@ def attempt(fault: str, number: int, seed: int, url: str, whole: Whole, pause: f
             return Outcome(fault, number, trial.said, unfit=str(error))
         except (AssertionError, OSError) as error:
             wrong = f"{type(error).__name__}: {error}"
-        found = tree(trial.out) if trial.out.exists() else {}
-        if found != whole.files:
-            other = sorted(name for name in {*found, *whole.files} if found.get(name) != whole.files.get(name))
-            wrong = f"{wrong}; other bytes in {', '.join(other)}".lstrip("; ")
-        lost = sum(len(rows_of(whole.files, name) - rows_of(found, name)) for name in whole.files)
-    return Outcome(fault, number, trial.said, ended, lost, wrong)
+        lost, others = compared(whole.files, tree(trial.out) if trial.out.exists() else {})
+    return Outcome(fault, number, trial.said, ended, lost, "; ".join(filter(None, [wrong, others])))
 
 
-def rows_of(files: dict[str, bytes], name: str) -> set[bytes]:
-    return set(files.get(name, b"").splitlines())
+def compared(whole: dict[str, bytes], found: dict[str, bytes]) -> tuple[int, str]:
+    """How many rows are not there, and which files have other bytes."""
+    lost = sum((Counter(rows.splitlines()) - Counter(found.get(name, b"").splitlines())).total()
+               for name, rows in whole.items())  # fmt: skip
+    others = sorted(name for name in {*found, *whole} if found.get(name) != whole.get(name))
+    return lost, f"other bytes in {', '.join(others)}" if others else ""
 
 
 def trials(faults: Iterable[str], times: int, seed: int, pause: float, jobs: int) -> Iterator[Outcome]:
