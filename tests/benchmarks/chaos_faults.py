@@ -27,7 +27,7 @@ FEW = {
     "steps.sharegpt_query.join_queries.per_record": "6",
     "flush_interval": "0.2",
 }
-LATENCY = ("--latency", "0.1")
+LATENCY = ("--latency", "0.2")
 PATIENCE = 120.0  # seconds until a run that does not end is a failure
 KEY = "sesame"
 DISK = 32 << 20
@@ -67,19 +67,22 @@ class Trial:
         environment = {**os.environ, **self.environment}
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
 
-    def reached(self) -> subprocess.Popen[str]:
-        """A run at a moment. If it has ended before, another one, at another moment."""
+    def reached(self, fit: Callable[[], object] = lambda: True) -> subprocess.Popen[str]:
+        """A run at a moment. If it has ended before, or is not fit for what shall happen, another at another moment."""
         while True:
             run, seconds = self.start(), self.luck.random() * self.whole.seconds
             time.sleep(seconds)
-            if run.poll() is None:
+            if run.poll() is None and fit():
                 self.say(f"at {seconds:.2f} s")
                 return run
             self.begin_anew(run)
 
     def begin_anew(self, run: subprocess.Popen[str]) -> None:
-        assert self.ended(run) == GONE_ON
-        for path in self.out.iterdir():
+        if run.poll() is None:
+            kill(run, whole_group=True)
+        else:
+            assert self.ended(run) == GONE_ON
+        for path in self.out.iterdir() if self.out.exists() else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def strike(self, way: Callable[[subprocess.Popen[str]], object]) -> str:
@@ -87,9 +90,9 @@ class Trial:
         way(run := self.reached())
         return self.ended(run)
 
-    def kill(self) -> str:
+    def kill(self, fit: Callable[[], object] = lambda: True) -> str:
         """Kills a run at a moment."""
-        run = self.reached()
+        run = self.reached(fit)
         group = self.luck.random() < 0.5
         self.say("kill -9, all of its group" if group else "kill -9")
         kill(run, group)
@@ -118,6 +121,11 @@ class Trial:
     def cache(self) -> Path:
         return self.out / "cache" / "completions.sqlite"
 
+    def cache_files(self) -> list[Path]:
+        """The cache and its journal, if they hold something."""
+        files = (self.cache, self.cache.with_name(f"{self.cache.name}-wal"))
+        return [path for path in files if path.exists() and path.stat().st_size]
+
 
 def autoif(out: Path, url: str) -> list[str]:
     options = [word for path, value in FEW.items() for word in ("--set", f"{path}={value}")]
@@ -128,16 +136,17 @@ def autoif(out: Path, url: str) -> list[str]:
 def damaged(trial: Trial, damage: Callable[[Path], object]) -> str:
     """The cache or its journal is damaged while a run uses it, or after that was killed."""
 
-    def strike(run: subprocess.Popen[str] | None = None) -> None:
-        files = (trial.cache, trial.cache.with_name(f"{trial.cache.name}-wal"))
-        found = [path for path in files if path.exists() and path.stat().st_size]
-        trial.say(f"{len(found)} files")
-        for path in trial.luck.sample(found, trial.luck.randint(min(1, len(found)), len(found))):
+    def strike() -> None:
+        found = trial.cache_files()
+        for path in trial.luck.sample(found, trial.luck.randint(1, len(found))):
+            trial.say(path.name)
             damage(path)
 
     if trial.luck.random() < 0.5:
-        return trial.strike(strike)
-    ended = trial.kill()
+        run = trial.reached(trial.cache_files)
+        strike()
+        return trial.ended(run)
+    ended = trial.kill(trial.cache_files)
     strike()
     return ended
 
@@ -193,6 +202,7 @@ def disk_is_full(trial: Trial) -> str:
         raise Unfit("only root can mount a small disk")
     trial.out.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(trial.out)], check=True)
+    # Lazily: nothing may hold a folder that is to be deleted.
     trial.undo.callback(subprocess.run, ["umount", "-l", str(trial.out)], check=True)
     filler = trial.out / "filler"
 
@@ -240,9 +250,7 @@ def cache_is_cut(trial: Trial) -> str:
 
 def cache_is_of_another_version(trial: Trial) -> str:
     """A newer one, with another table, in its place."""
-    ended = trial.kill()
-    if not trial.cache.exists() or not trial.cache.stat().st_size:
-        return ended
+    trial.kill(trial.cache_files)
     aside = trial.out.with_name("aside")
     shutil.copytree(trial.cache.parent, aside)
     with contextlib.closing(sqlite3.connect(trial.cache)) as db:
