@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 from conftest import Bench, FakeModel, rows, tree, wait_for_completions
 from running import TASKS, command, counts_add_up, members, run_json, served, start, teacher
 
-from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun
+from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun, disk_trouble
 from autoif_blocks.progress import ConsoleListener
 from autoif_blocks.recipe import Recipe
+from autoif_blocks.stopping import stop_flag
+from autoif_blocks.workers import run_in_workers
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,17 @@ def test_the_death_of_a_worker_is_told(bench: Bench, end: str, tasks: int, said:
     assert run_json(bench.out)["state"] == "failed"
     (bench.folder / "ends.py").write_text(ENDS.format(end="pass"))
     assert len(bench.run(steps, NUMBERS, executor)) == 60
+
+
+def test_a_full_disk_in_a_worker_is_one_for_the_run(tmp_path: Path) -> None:
+    """Which knows the folder that the error may not name."""
+
+    def write(rank: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_in_workers(write, [0], 1, stop_flag(tmp_path / "stop.json"))
+    assert str(disk_trouble(caught.value, "out")).startswith("cannot write out: No space left on device; make room")
 
 
 # Two runs at once

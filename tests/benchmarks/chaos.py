@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from chaos_faults import FAULTS, GONE_ON, LATENCY, Trial, Unfit, Whole, autoif  # noqa: E402
+from chaos_faults import FAULTS, GONE_ON, LATENCY, TASKS, Trial, Unfit, Whole, autoif  # noqa: E402
 from conftest import tree  # noqa: E402
 from running import counts_add_up, served  # noqa: E402
 
@@ -57,6 +57,9 @@ def attempt(fault: str, number: int, seed: int, url: str, whole: Whole, pause: f
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, contextlib.ExitStack() as undo:
         trial = Trial(luck, Path(folder) / "out", url, whole, pause, undo)
         ended, wrong = "", ""
+        if luck.random() < 0.3:
+            trial.more = TASKS
+            trial.say("two tasks")
         try:
             ended = FAULTS[fault](trial)
             if ended != GONE_ON and (again := trial.ended(trial.start())) != GONE_ON:

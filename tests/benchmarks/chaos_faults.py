@@ -32,6 +32,7 @@ PATIENCE = 120.0  # seconds until a run that does not end is a failure
 KEY = "sesame"
 DISK = 32 << 20
 NOT_A_SENTENCE = ("Traceback", "This is a bug", "not foreseen")
+TASKS = ("--set", "executor.tasks=2", "--set", "executor.workers=2")
 GONE_ON, TOLD, KILLED = "went on", "said why", "was killed"
 
 
@@ -60,10 +61,12 @@ class Trial:
     environment: dict[str, str] = field(default_factory=dict)
     before: list[str] = field(default_factory=list)
     """what stands before the command"""
+    more: tuple[str, ...] = ()
+    """options that change no byte"""
     said: list[str] = field(default_factory=list)
 
     def start(self) -> subprocess.Popen[str]:
-        command = [*self.before, *autoif(self.out, self.url)]
+        command = [*self.before, *autoif(self.out, self.url), *self.more]
         environment = {**os.environ, **self.environment}
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
 
@@ -292,11 +295,11 @@ def run_stands_still(trial: Trial) -> str:
     """As with Ctrl-Z, or with all that it has started, as when a machine is suspended."""
 
     def strike(run: subprocess.Popen[str]) -> None:
-        everything = trial.luck.random() < 0.5
-        stopped = sorted(descendants(run.pid)) if everything else [(run.pid, "")]
-        trial.say(f"{len(stopped)} processes")
+        everything = [pid for pid, _ in descendants(run.pid)]
+        stopped = trial.luck.choice([everything, [pid for pid in everything if os.getpgid(pid) == run.pid]])
+        trial.say(f"{len(stopped)} of {len(everything)} processes")
         for number in (signal.SIGSTOP, signal.SIGCONT):
-            for pid, _ in stopped:
+            for pid in stopped:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             time.sleep(trial.pause if number == signal.SIGSTOP else 0)
