@@ -92,8 +92,11 @@ def trials(faults: Iterable[str], times: int, seed: int, pause: float, jobs: int
             for fault in faults
             for number in range(1, times + 1)
         ]
-        for future in begun:
-            yield future.result()
+        try:
+            for future in begun:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # by Ctrl-C, say
 
 
 def table(outcomes: list[Outcome]) -> Iterator[str]:
