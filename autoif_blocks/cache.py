@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOSPC
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +28,7 @@ from zlib import crc32
 
 from filelock import FileLock
 
-from .errors import StopRun
+from .errors import CONTINUES, StopRun
 from .records import compact_json
 
 APPLICATION_ID = 0x41494642  # "AIFB"
@@ -183,7 +185,7 @@ class Cache:
             except sqlite3.Error as error:
                 with self._lock:
                     self._pending = {**self._writing, **self._pending}
-                self._failure = StopRun(f"cannot write the cache {self.path}: {error}")
+                self._failure = StopRun(f"cannot write the cache {self.path}: {error}; {remedy(error, self.path)}")
                 raise self._failure from error
             finally:
                 with self._lock:
@@ -235,7 +237,7 @@ class Cache:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> StopRun:
-        advice = "choose another cache_dir"
+        advice = remedy(error, self.path)
         if type(error) is sqlite3.DatabaseError:  # its subclasses tell of other things than damage
             checked_mark(self.path.parent).unlink(missing_ok=True)
             advice = "the same command mends it and continues"
@@ -243,6 +245,14 @@ class Cache:
 
 
 # What whoever opens the file shares
+
+
+def remedy(error: Exception, path: Path) -> str:
+    """What helps where a cache cannot be used."""
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == ENOSPC
+    with contextlib.suppress(OSError):  # SQLite has other words for it, too
+        full = full or shutil.disk_usage(path.parent).free < 1 << 20
+    return f"the disk is full: make room there. {CONTINUES}" if full else "choose another cache_dir"
 
 
 def checksum(key: bytes, value: bytes) -> int:

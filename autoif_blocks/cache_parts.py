@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from .cache import FILE_NAME, configure, connect, create, transaction
+from .cache import FILE_NAME, configure, connect, create, remedy, transaction
 from .errors import StopRun
 from .salvage import mark, repair
 
@@ -56,4 +56,5 @@ def fold(folder: Path) -> Iterator[str]:
         (folder / _FOLDER).rmdir()
         mark(folder)
     except (sqlite3.Error, OSError) as error:
-        raise StopRun(f"cannot put the tasks' completions into {folder / FILE_NAME}: {error}") from error
+        path = folder / FILE_NAME
+        raise StopRun(f"cannot put the tasks' completions into {path}: {error}; {remedy(error, path)}") from error

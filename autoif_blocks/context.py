@@ -24,7 +24,7 @@ from .budget import Budget, Purse
 from .cache import BATCHES, Cache
 from .cache_parts import part_of
 from .client import Client
-from .errors import AutoIFError, StopRun
+from .errors import AutoIFError, StopRun, disk_trouble
 from .models import ModelConfig
 from .records import to_line
 from .sandbox import Sandbox, SandboxConfig
@@ -91,7 +91,7 @@ class RunContext:
     def announce(self) -> None:
         """Says which blocks will count, before any task has begun: a run may end before it comes to them."""
         path = Path(self.settings.work_dir) / "00000.status.json"
-        with _disk_trouble_told():
+        with _disk_trouble_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_status(path, {place: Meter() for place in self.places})
 
@@ -214,7 +214,7 @@ class _Opened:
         self._reporter.start()
 
     def part(self, file: str) -> IO[bytes]:
-        with self._write_lock, _disk_trouble_told():
+        with self._write_lock, _disk_trouble_told(self.folder / file):
             if file not in self._parts:
                 path = self.folder / file
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +223,7 @@ class _Opened:
 
     def write(self, file: str, line: bytes) -> None:
         part = self.part(file)
-        with self._write_lock, _disk_trouble_told():
+        with self._write_lock, _disk_trouble_told(self.folder / file):
             part.write(line)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
@@ -243,7 +243,7 @@ class _Opened:
             self._closing.set()
             self._reporter.join()
             # The last error is raised, and nothing stays open.
-            with _disk_trouble_told(), contextlib.ExitStack() as stack:
+            with _disk_trouble_told(self.folder), contextlib.ExitStack() as stack:
                 stack.callback(self._own.close)
                 stack.callback(self.purse.close)
                 stack.callback(self.warnings.__exit__)
@@ -251,7 +251,8 @@ class _Opened:
                     stack.callback(self.cache.close)
                 for part in self._parts.values():
                     stack.callback(part.close)
-        self._tell(finished and self.whole)
+        with _disk_trouble_told(self._status):
+            self._tell(finished and self.whole)
 
     def _tell(self, finished: bool) -> None:
         servers = [[name, *astuple(one)] for name, client in list(self.clients.items()) for one in client.health()]
@@ -339,8 +340,8 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextlib.contextmanager
-def _disk_trouble_told() -> Iterator[None]:
+def _disk_trouble_told(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StopRun(f"cannot write the output: {error}") from error
+        raise disk_trouble(error, place) or StopRun(f"cannot write {place}: {error}") from error

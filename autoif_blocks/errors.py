@@ -16,6 +16,7 @@ drop log or a further attempt.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,3 +100,21 @@ class Retry(AutoIFError):
 
 class Unfinished(BaseException):
     """The run is ending: this record stays where it is. No failure, so that no `except Exception` takes it for one."""
+
+
+CONTINUES = "What is on disk is kept: the same command continues"
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable, or name another place"),
+    errno.EIO: "the kernel's log says more",
+}
+
+
+def disk_trouble(error: BaseException, place: object) -> StopRun | None:
+    """A disk that is full, or a place that cannot be written, in a sentence; None of any other error. `place` is what
+    was written, if the error does not say."""
+    if not isinstance(error, OSError) or error.errno not in _REMEDIES:
+        return None
+    named = str(error.filename or "")
+    where = named if "/" in named else place  # whoever deletes a folder names what is in it without its path
+    return StopRun(f"cannot write {where}: {error.strerror}; {_REMEDIES[error.errno]}. {CONTINUES}")

@@ -68,6 +68,24 @@ def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, a line each."""
+    changed = sorted(key for key in {*was, *now} if was.get(key) != now.get(key))
+    return [f"{key}: {short(was.get(key))} -> {short(now.get(key))}" for key in changed]
+
+
+def changed_since(was: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+    """What to say where a command that did not come to its end was of another identity; its results, if it has left
+    any, are `refuse_to_overwrite`'s matter."""
+    told = changes(was or now, now)
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    return (
+        f"changed since the last command here: {'; '.join(told[:3])}{more}. What still fits is replayed"
+        if told
+        else None
+    )
+
+
 def refuse_to_overwrite(
     place: str, earlier: Mapping[str, Any], now: Mapping[str, Any], limit: int | None, target: int | None
 ) -> None:
@@ -77,9 +95,7 @@ def refuse_to_overwrite(
     Raises:
         RecipeError: they differ, so that the files there would be replaced by others.
     """
-    was = earlier.get("identity", {})
-    changed = sorted(key for key in {*was, *now} if was.get(key) != now.get(key))
-    told = [f"{key}: {short(was.get(key))} -> {short(now.get(key))}" for key in changed]
+    told = changes(earlier.get("identity", {}), now)
     earlier_limit = earlier.get("limit")
     if limit is not None and (earlier_limit is None or limit < earlier_limit):
         told.append(f"--limit: {earlier_limit or 'none'} -> {limit}")

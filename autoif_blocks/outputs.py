@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .errors import StopRun
+from .errors import CONTINUES, StopRun, disk_trouble
 
 CACHE_LOCK = ".run.lock"
 """held by a run in its cache's folder"""
@@ -70,9 +70,7 @@ def merge(parts: Iterable[Path], target: Path) -> int:
             os.fsync(out.fileno())
         aside.replace(target)
     except OSError as error:
-        raise StopRun(
-            f"cannot write {target}: {error.strerror}; completions are kept, run again to continue"
-        ) from error
+        raise disk_trouble(error, target) or StopRun(f"cannot write {target}: {error}. {CONTINUES}") from error
     return rows
 
 

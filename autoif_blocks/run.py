@@ -19,10 +19,10 @@ from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
 from .cache_parts import fold
 from .context import RunSettings
-from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed
+from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed, disk_trouble
 from .executors import check_before, execute, stages_of
 from .growth import Grower, Rounds
-from .identity import identity, refuse_to_overwrite
+from .identity import changed_since, identity, refuse_to_overwrite
 from .mirror import Mirror, mirrored
 from .models import SIMULATED
 from .outputs import CACHE_LOCK, forget_shards, held
@@ -91,7 +91,12 @@ def run(recipe: Recipe, options: RunOptions | None = None) -> dict[str, Any]:
         held(recipe.cache_dir, CACHE_LOCK, "use another --cache-dir", recipe.cache_url),
         mirrored(recipe, tell) as mirror,
     ):
-        return _Run(recipe, options, mirror).run()
+        try:
+            return _Run(recipe, options, mirror).run()
+        except OSError as error:
+            if (told := disk_trouble(error, recipe.output_dir)) is not None:
+                raise told from error
+            raise
 
 
 class _Run:
@@ -109,7 +114,7 @@ class _Run:
         if options.limit is not None and options.limit < 1:
             raise RecipeError(f"--limit must be at least 1, got {options.limit}")
         self.steps = list(recipe.steps[first - 1 : last])
-        self.began = time.time()
+        self.began, self.clock = time.time(), time.monotonic()  # the time of day may be set meanwhile
         self.identity = identity(recipe)
         grower = Grower.of(recipe.steps)
         self.rounds = Rounds(self.recipe.target, grower) if self.recipe.target and grower else None
@@ -123,6 +128,7 @@ class _Run:
         self._check_before(earlier)
         self._note(repair(self.recipe.cache_dir))
         self._note(self._partial_before(earlier))
+        self._note(changed_since(Series.identity_before(self.work), self.identity))
         self._fold()
         if not self.options.resume:
             self._start_afresh(earlier)
@@ -131,12 +137,13 @@ class _Run:
             self.began,
         )  # fmt: skip
         self.summary = Summary(
-            self.recipe, self.steps, self.identity, self.began, self.series, self.options.limit, self.options.overwrite,
-            self.rounds, self.after_growth,
+            self.recipe, self.steps, self.identity, self.began, self.clock, self.series, self.options.limit,
+            self.options.overwrite, self.rounds, self.after_growth,
         )  # fmt: skip
         models = self._models_used()
         simulated = any(self.recipe.models[name].base_url == SIMULATED for name in models)
-        shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.work)
         listener = self.options.listener
         if listener:
             listener.started(self.recipe, self.steps, simulated)

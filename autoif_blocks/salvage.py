@@ -29,6 +29,7 @@ from .cache import (
     create,
     fits,
     identity_of,
+    remedy,
     transaction,
 )
 from .carving import Hint, Remains, remains
@@ -65,9 +66,7 @@ def repair(folder: Path) -> str | None:
         mark(folder)
         return said
     except (sqlite3.Error, OSError) as error:
-        raise StopRun(
-            f"cannot mend the cache {path}: {error}; it is left as it was, choose another cache_dir"
-        ) from error
+        raise StopRun(f"cannot mend the cache {path}: {error}; it is left as it was; {remedy(error, path)}") from error
 
 
 def mark(folder: Path) -> None:

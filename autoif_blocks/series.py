@@ -58,6 +58,12 @@ class Series:
         spent = {name: whole.get(name) or 0 for name in SPENT}
         return cls(str(whole.get("since", "")), whole.get("commands") or 0, whole.get("seconds") or 0.0, spent, rows)
 
+    @staticmethod
+    def identity_before(work: Path) -> dict[str, Any] | None:
+        """Of the command before, if it was killed or has failed."""
+        found = (read_object(work / _FILE) or {}).get("identity")
+        return found if isinstance(found, dict) else None
+
     def keep(self, work: Path, identity: Mapping[str, Any], began: float) -> None:
         """Leaves it to the next command, in case this one is killed. A work folder is gone when its run has ended well,
         and that of one that failed says the same as its `run.json`."""

@@ -29,6 +29,8 @@ class Summary:
     steps: Sequence[Step]
     identity: Mapping[str, Any]
     began: float
+    clock: float
+    """what `time.monotonic()` said then: the time of day may be set meanwhile"""
     series: Series
     limit: int | None
     overwrite: bool
@@ -52,7 +54,7 @@ class Summary:
         for step in counts:
             totals.add(step.whole)
         spent = {key: value for key, value in totals.to_dict().items() if key in SPENT}
-        seconds = time.time() - self.began
+        seconds = time.monotonic() - self.clock
         rows = self._rows_of(counts, state, stay, earlier)
         for step, row in zip(counts, rows, strict=True):
             row["all_commands"] = self.series.of_step(step.to_dict())

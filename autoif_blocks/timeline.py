@@ -26,17 +26,18 @@ _SHARE = 1 / 300  # of the time that has passed: the pause between two rows
 def recording(state: RunState, output: Path, began: float) -> Iterator[None]:
     """Writes rows while the run goes, and one at its end. A disk that takes no more does not end a run for it."""
     path = output / FILE
-    due = time.time()
+    day, start = time.time(), time.monotonic()  # the time of day may be set meanwhile
+    due = start
 
     def note() -> None:
         nonlocal due
-        now = time.time()
+        now = time.monotonic()
         if now >= due:
-            due = now + max(_TICK * 0.9, (now - began) * _SHARE)
+            due = now + max(_TICK * 0.9, (now - start) * _SHARE)
             steps = state.read()
             whole = total([meter for step in steps for _, meter in step.blocks]).to_dict()
             spent = {name: round(whole[name], 3) for name in SPENT}
-            row = {"began": round(began, 2), "at": round(now, 2), **spent}
+            row = {"began": round(began, 2), "at": round(day + now - start, 2), **spent}
             row["out"] = steps[-1].whole.given if steps else 0
             with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

@@ -19,7 +19,7 @@ import multiprocess
 from multiprocess import resource_tracker
 from multiprocess.connection import wait
 
-from .errors import AutoIFError, StopRun
+from .errors import AutoIFError, StopRun, disk_trouble
 from .stopping import StopFlag, signal_name
 
 _LAST_WORDS = 3.0  # seconds that the other tasks have, after one has failed, to keep what they have paid for
@@ -32,6 +32,7 @@ def run_in_workers(run_task: Callable[[int], object], ranks: Sequence[int], work
     Raises:
         StopRun: a process died, or a task failed in a way that was not foreseen.
         AutoIFError: what a task raised.
+        OSError: a disk is full, or a place cannot be written.
     """
     waiting = deque(ranks)
     crew: list[_Worker] = []
@@ -151,6 +152,8 @@ def _attempt(run_task: Callable[[int], object], rank: int) -> Exception | None:
         return error
     except BaseException as error:
         # Other people's exceptions may not survive the way to another process.
+        if isinstance(error, OSError) and disk_trouble(error, "") is not None:
+            return OSError(error.errno, error.strerror, error.filename)  # whoever runs the tasks knows their folder
         return StopRun(f"task {rank}: {type(error).__name__}: {error}")
     return None
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from conftest import AUTOIF, SMALL, tree
-from test_stopping import teacher
+from running import teacher
 
 SECRET = "sk-one-that-must-not-be-found-anywhere"
 RECIPE = """

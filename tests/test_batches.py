@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from conftest import AUTOIF, SMALL, tree
+from running import teacher
 from test_client import prompt, says
-from test_stopping import teacher
 
 from autoif_blocks.accounting import Meter
 from autoif_blocks.cache import Cache

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 import subprocess
 import threading
 import time
@@ -21,7 +19,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from conftest import tree, wait_for_completions
-from test_stopping import TASKS, command, counts_add_up, members, run_json, served, start
+from running import TASKS, command, counts_add_up, kill, run_json, served, start
 
 from autoif_blocks.teacher import TeacherConfig
 from autoif_blocks.teacher.server import make_app
@@ -144,17 +142,6 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
     server = Watched(TeacherConfig(latency=request.param))
     yield server
     server.close()
-
-
-def kill(run: subprocess.Popen[str], whole_group: bool) -> float:
-    """Kills a run, or all processes of it, and waits until none is left; gives the moment of the kill."""
-    moment = time.monotonic()
-    (os.killpg if whole_group else os.kill)(run.pid, signal.SIGKILL)
-    run.communicate()
-    while members(run.pid):
-        assert time.monotonic() - moment < 10, members(run.pid)
-        time.sleep(0.05)
-    return moment
 
 
 KILLS = 10  # by each of two ways to choose the moments

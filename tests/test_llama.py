@@ -23,8 +23,8 @@ from uuid import uuid4
 
 import pytest
 from conftest import rows, tree, wait_for_completions
+from running import counts_add_up, run_json
 from test_serving import MARK, SERVERS, left, marked
-from test_stopping import counts_add_up, run_json
 
 from autoif_blocks.answers import read_answer
 

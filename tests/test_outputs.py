@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Bench, FakeModel, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import small_disk
 
 from autoif_blocks import outputs
 from autoif_blocks.errors import StopRun
@@ -71,21 +68,6 @@ def test_ids_of_any_length_are_read(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "a')
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of its own of that size; skips the test where none can be mounted."""
-    disk = folder / "disk"
-    disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True
-    ).returncode:
-        pytest.skip("this machine mounts nothing, or only for root")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"".join(to_line({"id": str(n), "text": "x" * 1000}) for n in range(100)))
     with small_disk(tmp_path, "64k") as disk:
@@ -93,19 +75,6 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
         with pytest.raises(StopRun, match="No space left"):
             merge([tmp_path / "p"], disk / "out.jsonl")
         assert (disk / "out.jsonl").read_bytes() == to_line({"id": "old"})
-
-
-@pytest.mark.heavy
-def test_a_run_on_a_full_disk_says_so(tmp_path: Path) -> None:
-    recipe = Path(__file__).parent.parent / "autoif.yaml"
-    with small_disk(tmp_path, "300k") as disk:
-        done = subprocess.run(
-            [sys.executable, "-m", "autoif_blocks", "run", str(recipe), "--limit", "20", "--output-dir", str(disk)],
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "No space left" in done.stderr or "full" in done.stderr
 
 
 @settings(max_examples=40, deadline=None)

@@ -17,10 +17,10 @@ from uuid import uuid4
 
 import pytest
 from conftest import AUTOIF, SMALL, children, tree, wait_for_completions
+from running import counts_add_up, members, run_json, teacher
 from scattered import SECRET, autoif, has, project, start, ten_steps, whole
 from test_s3 import S3, line, s3
 from test_serving import MARK, SERVERS, left
-from test_stopping import counts_add_up, members, run_json, teacher
 
 __all__ = ["line", "s3"]  # fixtures
 

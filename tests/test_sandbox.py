@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,8 @@ from conftest import children
 
 from autoif_blocks.errors import SandboxUnavailable
 from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig
+from autoif_blocks.sandbox.policy import WALL_FACTOR
+from autoif_blocks.sandbox.pool import ATTEMPTS
 
 O = Outcome  # noqa: E741
 QUICK = SandboxConfig(workers=1, call_timeout=0.2, function_timeout=2.0, memory_mb=128)
@@ -168,6 +171,25 @@ def test_a_slow_but_honest_call_survives_a_busy_machine() -> None:
     with_sandbox(use, SandboxConfig(workers=2 * len(os.sched_getaffinity(0)), call_timeout=0.25))
 
 
+def test_a_machine_that_stands_still_costs_no_call_its_answer() -> None:
+    """Stopped and continued, as when it is suspended, for longer than a function may take by the clock."""
+    burn = "import time\ndef evaluate(response):\n    end = time.process_time() + 0.25\n"
+    burn += "    while time.process_time() < end: pass\n    return True"
+
+    async def use(sandbox: Sandbox) -> None:
+        task = asyncio.create_task(sandbox.execute(burn, ["a"]))
+        (worker,) = workers_of()
+        await until(lambda: any(busy(child) for child in children(worker)))
+        stopped = [worker, *children(worker)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in stopped:
+                os.kill(pid, number)
+            await asyncio.sleep(WALL_FACTOR * 0.3 + 0.3)
+        assert await task == [O.TRUE]
+
+    with_sandbox(use, SandboxConfig(workers=1, call_timeout=0.3, function_timeout=0.3))
+
+
 def test_no_state_survives_a_function() -> None:
     poison = """
 import builtins, re, json, sys, random
@@ -274,6 +296,28 @@ def test_a_job_that_loses_two_workers_is_a_crash() -> None:
         assert await task == [O.CRASH] * 2
 
     with_sandbox(use, SandboxConfig(workers=1, call_timeout=60, function_timeout=60))
+
+
+@pytest.mark.parametrize("kills", [1, ATTEMPTS - 1, ATTEMPTS])
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(kills: int) -> None:
+    async def kill() -> None:
+        for _ in range(kills):
+            await until(lambda: bool(workers_of()))
+            worker = workers_of()[0]
+            os.kill(worker, 9)
+            await until(lambda worker=worker: worker not in workers_of())
+
+    async def start() -> list[Outcome]:
+        killer = asyncio.create_task(kill())
+        async with Sandbox(SandboxConfig(workers=1)) as sandbox:
+            await killer
+            return await sandbox.execute(returns("True"), ["a"])
+
+    if kills < ATTEMPTS:
+        assert asyncio.run(start()) == [O.TRUE]
+    else:
+        with pytest.raises(SandboxUnavailable, match="could not start: it ended with code -9"):
+            asyncio.run(start())
 
 
 def test_works_from_a_loop_in_another_thread() -> None:

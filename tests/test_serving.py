@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 from conftest import AUTOIF, SMALL, tree, wait_for_completions
-from test_stopping import command, counts_add_up, run_json
+from running import command, counts_add_up, run_json
 
 from autoif_blocks.context import RunContext, RunSettings
 from autoif_blocks.errors import BudgetSpent, ModelUnavailable, RecipeError

@@ -18,9 +18,9 @@ from uuid import uuid4
 import pytest
 import slurm_cluster
 from conftest import rows, tree, wait_for_completions
+from running import counts_add_up, run_json, teacher
 from scattered import SECRET, autoif, has, project, start, ten_steps, whole
 from test_serving import MARK, SERVERS, left, marked
-from test_stopping import counts_add_up, run_json, teacher
 
 pytestmark = [pytest.mark.heavy, pytest.mark.slurm]
 

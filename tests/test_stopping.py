@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import errno
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import AUTOIF, SMALL, Bench, FakeModel, rows, tree, wait_for_completions
+from conftest import Bench, FakeModel, rows, tree, wait_for_completions
+from running import TASKS, command, counts_add_up, members, run_json, served, start, teacher
 
-from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun
+from autoif_blocks.errors import AutoIFError, BudgetSpent, RecipeError, StopRun, disk_trouble
 from autoif_blocks.progress import ConsoleListener
 from autoif_blocks.recipe import Recipe
-
-TASKS = {"one": [], "several": ["--set", "executor.tasks=3", "--set", "executor.workers=3"]}
-
-
-@contextlib.contextmanager
-def served(*faults: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The simulated teacher, as slow or faulty as asked for: its process and its address."""
-    command = [sys.executable, "-m", "autoif_blocks", "teacher", "--port", "0", *faults]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield server, server.stdout.readline().strip()
-        finally:
-            server.terminate()
-
-
-@contextlib.contextmanager
-def teacher(*faults: str) -> Iterator[str]:
-    """The address of a simulated teacher."""
-    with served(*faults) as (_, url):
-        yield url
-
-
-def command(out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "autoif_blocks", "run", str(AUTOIF), *SMALL, "--output-dir", str(out), *more]
-
-
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    """A run in a process group of its own, as a shell starts it."""
-    return subprocess.Popen(command(out, *more), stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def run_json(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "run.json").read_text())
-    return found
-
-
-def members(session: int) -> list[str]:
-    """The command lines of the processes whose session that is, or whose parent in it has gone."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int((path / "stat").read_text().rsplit(")", 1)[1].split()[3]) == session:
-                found.append((path / "cmdline").read_text().replace("\0", " "))
-    return [line for line in found if line]  # one without is dead and waits for whoever reaps orphans here
-
-
-def counts_add_up(out: Path) -> None:
-    """In + created = out + dropped + unfinished, with what the files hold."""
-    came = 0
-    for step in run_json(out)["steps"]:
-        dropped = sum(step["dropped"].values())
-        assert step["in"] == came
-        assert step["in"] + step["created"] == step["out"] + dropped + step.get("unfinished", 0)
-        assert step.get("unfinished", 0) >= 0
-        file = out / step["file"]
-        assert (len(rows(file)) if file.exists() else 0) == step["out"]
-        file = out / "dropped" / step["file"]
-        assert (len(rows(file)) if file.exists() else 0) == dropped
-        came = step["out"]
+from autoif_blocks.stopping import stop_flag
+from autoif_blocks.workers import run_in_workers
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +209,17 @@ def test_the_death_of_a_worker_is_told(bench: Bench, end: str, tasks: int, said:
     assert run_json(bench.out)["state"] == "failed"
     (bench.folder / "ends.py").write_text(ENDS.format(end="pass"))
     assert len(bench.run(steps, NUMBERS, executor)) == 60
+
+
+def test_a_full_disk_in_a_worker_is_one_for_the_run(tmp_path: Path) -> None:
+    """Which knows the folder that the error may not name."""
+
+    def write(rank: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_in_workers(write, [0], 1, stop_flag(tmp_path / "stop.json"))
+    assert str(disk_trouble(caught.value, "out")).startswith("cannot write out: No space left on device; make room")
 
 
 # Two runs at once

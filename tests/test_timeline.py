@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from pathlib import Path
 
+import pytest
 from conftest import Bench
 
 from autoif_blocks.timeline import FILE, rows_since
@@ -23,6 +26,18 @@ def test_a_run_leaves_how_it_went(bench: Bench) -> None:
     assert len({row["began"] for row in rows_since(bench.out, 0)}) == 2
     later = rows_since(bench.out, first["began"] + 0.001)
     assert {row["requests"] for row in later} == {0}
+
+
+@pytest.mark.parametrize("jump", [-3600, 3600])
+def test_a_clock_that_is_set_changes_no_duration(jump: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It jumps at every look."""
+    looks, real = itertools.count(), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(looks) * jump)
+    bench.model.answer = lambda prompt: "Score: 3"
+    bench.run(STEPS, [{"response": str(n)} for n in range(7)])
+    assert 0 < bench.result["seconds"] < 60
+    first, *_, last = rows_since(bench.out, -1e12)
+    assert 0 < last["at"] - first["at"] < 60
 
 
 def test_rows_that_are_none_are_passed_over(tmp_path: Path) -> None:

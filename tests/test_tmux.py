@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import AUTOIF
-from test_stopping import teacher
+from running import teacher
 
 pytestmark = pytest.mark.heavy
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..context import RunContext, RunSettings
-from ..errors import AutoIFError, RecipeError, StopRun
+from ..errors import AutoIFError, RecipeError, StopRun, disk_trouble
 from ..outputs import write_json
 from ..state import STAGES
 from ..steps import ExecutorConfig
@@ -78,7 +78,8 @@ def execute(stages: list[Stage], config: ExecutorConfig, settings: RunSettings, 
     except SystemExit as error:
         raise StopRun(f"a block called for the end of the program: {error!r} ({logs} has the traceback)") from error
     except Exception as error:
-        raise StopRun(f"{type(error).__name__}: {error} (not foreseen: {logs} has the traceback)") from error
+        unforeseen = StopRun(f"{type(error).__name__}: {error} (not foreseen: {logs} has the traceback)")
+        raise disk_trouble(error, work.parent) or unforeseen from error
 
 
 def _run(runs: list[StageRun], config: ExecutorConfig, folders: list[Path]) -> bool:

@@ -99,6 +99,8 @@ class Child:
         """Note its processor time. If the watcher itself comes late, the machine stood still, not the child."""
         cpu = cpu_time(self.pid)
         elapsed = min(now - self.looked, most)
+        if self.jobs:
+            self.jobs[0].started += now - self.looked - elapsed
         if cpu - self.cpu < IDLE_SHARE * elapsed:
             self.waited += elapsed
         self.looked, self.cpu = now, cpu

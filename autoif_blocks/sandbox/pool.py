@@ -15,6 +15,7 @@ from autoif_blocks.sandbox.worker import START_SECONDS, Group, Job, Worker
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 3  # to start a worker that something else kills while it starts
 DEPTH = 32  # jobs in one worker at a time: enough to run in batches
 
 
@@ -160,11 +161,16 @@ class Sandbox:
 
     async def _start(self, count: int, heavy: bool) -> list[Worker]:
         workers: list[Worker] = []
+        modules = self._heavy_modules if heavy else ()
         try:
             for _ in range(count):
-                workers.append(Worker(self.config, self._heavy_modules if heavy else ()))
-            for worker in workers:
-                await worker.ready()
+                workers.append(Worker(self.config, modules))
+            for place in range(count):
+                attempts = 1
+                while not await workers[place].ready(attempts == ATTEMPTS):
+                    workers[place].close()
+                    workers[place] = Worker(self.config, modules)
+                    attempts += 1
         except BaseException:
             for worker in workers:
                 worker.close()

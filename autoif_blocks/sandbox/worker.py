@@ -130,17 +130,27 @@ class Worker:
                 start_new_session=True,
             )
 
-    async def ready(self) -> None:
+    async def ready(self, must: bool = True) -> bool:
+        """Waits until it has started; False if something has killed it meanwhile: by hand, or for want of memory.
+
+        Raises:
+            SandboxUnavailable: it says why it cannot, or it `must` have started by now.
+        """
         try:
             async with asyncio.timeout(START_SECONDS):
                 message = await asyncio.get_running_loop().sock_recv(self.socket, MESSAGE_BYTES)
         except TimeoutError:
             message = f"no sign of life within {START_SECONDS:.0f} s".encode()
+        except ConnectionError:
+            message = b""
         except OSError as error:
             message = str(error).encode()
-        if message != b"ready":
-            said = message.decode(errors="replace") or f"it ended with code {self.process.wait()}"
-            raise SandboxUnavailable(f"a sandbox worker could not start: {said}")
+        if message == b"ready":
+            return True
+        if not message and self.process.wait() == -signal.SIGKILL and not must:
+            return False
+        said = message.decode(errors="replace") or f"it ended with code {self.process.wait()}"
+        raise SandboxUnavailable(f"a sandbox worker could not start: {said}")
 
     def send(self, jobs: Sequence[Job]) -> None:
         """At most as many as one message holds, see `JOB`."""
