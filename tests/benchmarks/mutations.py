@@ -1,15 +1,15 @@
-"""Whether the tests notice when the code is changed: mutants of the code, each tried against the tests that concern it.
+"""Whether the tests notice when the code is changed: mutants of it, each tried against the tests that concern it.
 
     pip install cosmic-ray==8.7.0
     python tests/benchmarks/mutations.py [recipe] [client] [sandbox] [records] [--sample 60] [--seed 8]
 
 cosmic-ray makes the mutants: another operator, number, comparison or truth value, a condition turned round, a loop that
-does nothing, another exception, no decorator. Each becomes a file in a copy of the checkout, so that the processes that
-tests start have it too. Of the places that it can change some are drawn by chance, and at each one change; a place more
-than once only where there are too few. Left out are annotations, which mypy checks, and what is no Python.
+does nothing, another exception, no decorator. Each is a file in a copy of the checkout, so that processes that tests
+start have it too. Of the places that can be changed some are drawn by chance, with one change each; a place comes again
+only where there are too few. Left out are annotations, which mypy checks, and what is no Python.
 
-`--log FILE` notes what became of each mutant. What was killed there is not tried again: a run that was broken off goes
-on, and after new tests only the survivors are tried.
+`--log FILE` notes what became of each. What is noted as noticed is not tried again: a run that was broken off goes on,
+and after new tests only the survivors are tried.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 3  # times what the tests take without a mutant
-MOST_MEMORY = 12 << 30  # of one process: a mutant may lift the limits of the sandbox
+MOST_MEMORY = 12 << 30  # of one process: a mutant may lift the sandbox's limits
 NEED_ARGUMENTS = {"core/VariableReplacer", "core/VariableInserter"}
-# What is mutated, and the tests that are run, the quick ones first. Not kernel.py: it is mostly tables of numbers, half
-# of them those of another processor.
-MODULES = {
+SANDBOX = ("child", "doctor", "dull", "jobs", "layers", "policy", "pool", "worker", "zygote")  # kernel.py is tables
+# What is mutated, and the tests that are run, the quick ones first.
+MODULES: dict[str, tuple[list[str], list[str]]] = {
     "recipe": (["recipe.py"], ["test_recipe.py"]),
     "client": (["client.py"], ["test_client.py", "test_endpoints.py"]),
     "sandbox": (
-        [f"sandbox/{name}.py" for name in "child doctor dull jobs layers policy pool worker zygote".split()],
+        [f"sandbox/{name}.py" for name in SANDBOX],
         ["test_sandbox.py", "test_sandbox_isolation.py", "test_sandbox_dull.py"],
     ),
     "records": (["records.py"], ["test_records.py"]),
@@ -54,8 +54,6 @@ MODULES = {
 
 
 class Place(NamedTuple):
-    """One change that an operator can make."""
-
     path: str
     line: int
     column: int
@@ -74,36 +72,34 @@ def places(path: str) -> list[Place]:
     nodes = list(ast_nodes(get_ast(source)))
     return [
         Place(path, *start, name, occurrence)
-        for name in operator_names()
-        if name not in NEED_ARGUMENTS
+        for name in sorted({*operator_names()} - NEED_ARGUMENTS)
         for occurrence, (start, _) in enumerate(at for n in nodes for at in get_operator(name)().mutation_positions(n))
         if not any(begin <= start < end for begin, end in annotations)
     ]
 
 
-def draw(found: list[Place], seed: int) -> list[Place]:
-    """In an order of chance, all places once before any of them again."""
-    found = random.Random(seed).sample(sorted(found), len(found))
+def drawn(found: list[Place], seed: int) -> list[Place]:
+    """In an order of chance, each place once before any of them again."""
     seen: Counter[tuple[str, int, int]] = Counter()
     turns = []
-    for place in found:
-        turns.append(seen[place[:3]])
+    for place in random.Random(seed).sample(found, len(found)):
+        turns.append((seen[place[:3]], place))
         seen[place[:3]] += 1
-    return [place for _, place in sorted(zip(turns, found, strict=True), key=lambda pair: pair[0])]
+    return [place for _, place in sorted(turns, key=lambda turn: turn[0])]
 
 
 def mutant(place: Place) -> str | None:
-    """The file with this change; None if that is no other program."""
+    """The file with this change; None if it is no Python, or nothing else."""
     source = (ROOT / place.path).read_text(encoding="utf-8")
     text = mutate_code(source, get_operator(place.operator)(), place.occurrence)
     try:
-        return None if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)) else text
+        return None if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)) else str(text)
     except SyntaxError:
         return None
 
 
-def run(copy: Path, tests: list[str], patience: float | None) -> tuple[str, str]:
-    """What became of the code in the copy, and the test that saw it."""
+def outcome(copy: Path, tests: list[str], patience: float | None) -> tuple[str, str]:
+    """What became of the code in the copy, and the test that noticed it."""
     command = [
         sys.executable,
         "-m",
@@ -112,61 +108,52 @@ def run(copy: Path, tests: list[str], patience: float | None) -> tuple[str, str]
         "-q",
         "-p",
         "no:cacheprovider",
-        *(f"tests/{test}" for test in tests),
+        *(f"tests/{name}" for name in tests),
     ]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(
-            command, cwd=copy, env=environment, stdout=said, stderr=said, start_new_session=True
-        ) as tested,
+        subprocess.Popen(command, cwd=copy, env=environment, stdout=said, stderr=said, start_new_session=True) as run,
     ):
         try:
-            code = tested.wait(patience)
+            failed = run.wait(patience)
         except subprocess.TimeoutExpired:
-            os.killpg(tested.pid, signal.SIGKILL)
+            os.killpg(run.pid, signal.SIGKILL)
             return "timed out", ""
         said.seek(0)
-        by = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", said.read().decode(errors="replace"), re.MULTILINE)
-    return ("killed" if code else "survived"), (by or [""])[0]
+        by = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said.read().decode(errors="replace"), re.MULTILINE)
+    return ("killed" if failed else "survived"), (by[1] if by else "")
 
 
-def change(place: Place, text: str) -> str:
-    before = (ROOT / place.path).read_text(encoding="utf-8").splitlines()
-    lines = difflib.unified_diff(before, text.splitlines(), lineterm="", n=0)
-    return "\n".join(line for line in lines if line[:3] not in ("---", "+++") and line[:2] != "@@")
-
-
-def try_module(name: str, sample: int, seed: int, copy: Path, log: Path) -> str:
+def row(name: str, sample: int, seed: int, copy: Path, log: Path) -> str:
     files, tests = MODULES[name]
     began = time.monotonic()
-    if (told := run(copy, tests, None))[0] != "survived":
-        raise SystemExit(f"the tests of {name} fail without a mutant: {told[1]}")
+    if (found := outcome(copy, tests, None))[0] != "survived":
+        raise SystemExit(f"{name}: the tests fail without a mutant, {found[1]}")
     patience = PATIENCE * (time.monotonic() - began)
-    print(f"{name}: the tests take {patience / PATIENCE:.1f} s", flush=True)
-    notes = (json.loads(line) for line in (log.read_text().splitlines() if log.exists() else ()))
-    known = {tuple(note["place"]): note["outcome"] for note in notes}
-    found = [place for file in files for place in places(f"autoif_blocks/{file}")]
-    outcomes: Counter[str] = Counter()
-    for place in draw(found, seed):
-        if outcomes.total() >= sample:
+    print(f"{name}: its tests take {patience / PATIENCE:.1f} s", flush=True)
+    notes = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    known = {Place(*place): became for place, became, _ in notes}
+    possible = [place for file in files for place in places(f"autoif_blocks/{file}")]
+    counts: Counter[str] = Counter()
+    for place in drawn(possible, seed):
+        if counts.total() == sample:
             break
         if (text := mutant(place)) is None:
             continue
-        outcome, by = known.get(place, "survived"), ""
-        if outcome == "survived":
-            mutated = copy / place.path
-            mutated.write_text(text, encoding="utf-8")
-            outcome, by = run(copy, tests, patience)
-            shutil.copyfile(ROOT / place.path, mutated)
+        if (became := known.get(place, "survived")) == "survived":
+            (copy / place.path).write_text(text, encoding="utf-8")
+            became, by = outcome(copy, tests, patience)
+            shutil.copyfile(ROOT / place.path, copy / place.path)
             with log.open("a") as lines:
-                lines.write(json.dumps({"place": place, "outcome": outcome, "by": by}) + "\n")
-            shown = f"\n{change(place, text)}" if outcome == "survived" else f" {by}"
-            print(f"{outcome}: {place.path}:{place.line} {place.operator}{shown}", flush=True)
-        outcomes[outcome] += 1
-    noticed = outcomes["killed"] + outcomes["timed out"]
-    cells = (name, len(found), outcomes.total(), outcomes["killed"], outcomes["timed out"], outcomes["survived"])
-    return f"| {' | '.join(map(str, cells))} | {noticed / max(1, outcomes.total()):.0%} |"
+                lines.write(json.dumps([place, became, by]) + "\n")
+            print(f"{became}: {place.path}:{place.line} {place.operator} {by}", flush=True)
+            if became == "survived":
+                before = (ROOT / place.path).read_text(encoding="utf-8").splitlines()
+                print(*list(difflib.unified_diff(before, text.splitlines(), n=0, lineterm=""))[3:], sep="\n")
+        counts[became] += 1
+    cells = [name, len(possible), counts.total(), *(counts[each] for each in ("killed", "timed out", "survived"))]
+    return f"| {' | '.join(map(str, cells))} | {1 - counts['survived'] / counts.total():.0%} |"
 
 
 def main() -> None:
@@ -184,7 +171,7 @@ def main() -> None:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
         log = options.log or Path(folder) / "log"
-        rows = [try_module(name, options.sample, options.seed, copy, log) for name in options.modules or MODULES]
+        rows = [row(name, options.sample, options.seed, copy, log) for name in options.modules or MODULES]
     print("| module | possible | tried | killed | timed out | survived | noticed |\n|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 

@@ -1,0 +1,114 @@
+"""The client's numbers: seeds that stay as they are, pauses, spans, and whose turn a second request is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from test_client import PROMPT, QUICK, Body, Server, _hang, prompt, says, talk, texts, while_others_succeed
+from test_endpoints import SCHEMA, answered, ask, echo
+
+from autoif_blocks.accounting import Meter
+from autoif_blocks.client import Client, _spans
+from autoif_blocks.errors import ModelUnavailable, Retry
+
+
+@pytest.mark.parametrize(("seed", "sent"), [(0, 557267975), (1, 356534406)])
+def test_the_seeds_that_are_sent_stay_as_they_are(seed: int, sent: int) -> None:
+    """Caches of earlier runs hang on them; and servers take no more than 31 bits."""
+    server = Server(lambda body, number: says("x"))
+    talk(server, lambda client, _: client.complete(PROMPT, start=3), seed=seed)
+    assert server.bodies[0]["seed"] == sent + 3
+
+
+@pytest.mark.parametrize(
+    ("places", "most", "spans"),
+    [
+        ([], 3, []),
+        ([4], 3, [(4, 1)]),
+        ([0, 1, 2, 3], 3, [(0, 3), (3, 1)]),
+        ([0, 2, 3, 7], 8, [(0, 1), (2, 2), (7, 1)]),
+        ([5, 6, 7], 1, [(5, 1), (6, 1), (7, 1)]),
+        (range(1000, 1008), 5, [(1000, 5), (1005, 3)]),
+    ],
+)
+def test_spans_are_runs_of_consecutive_places(places: Any, most: int, spans: list[tuple[int, int]]) -> None:
+    assert _spans(places, most) == spans
+
+
+@pytest.mark.parametrize(("attempt", "after", "low", "high"), [
+    (1, None, 0.25, 0.5), (2, None, 0.5, 1.0), (4, None, 2.0, 4.0), (9, None, 30.0, 60.0), (2_000, None, 30.0, 60.0),
+    (1, 5.0, 5.0, 5.5), (9, 5.0, 30.0, 60.0), (1, 1e9, 600.0, 660.0),
+])  # fmt: skip
+def test_pauses_double_up_to_a_limit_and_differ(attempt: int, after: float | None, low: float, high: float) -> None:
+    client = Client(QUICK.__class__(QUICK.base_url, "m", max_retry_wait=60.0), "http://host/v1")
+    pauses = [client._pause(Retry("x", after), attempt) for _ in range(200)]
+    assert low <= min(pauses) < low + 0.2 * (high - low)
+    assert high - 0.2 * (high - low) < max(pauses) <= high
+
+
+@pytest.mark.parametrize(("status", "paused"), [(429, [1, 2, 3, 3, 3]), (500, [1, 2, 3, 4, 5])])
+def test_who_is_refused_while_others_are_served_soon_asks_again(
+    status: int, paused: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    monkeypatch.setattr(Client, "_pause", lambda client, failure, attempt: attempts.append(attempt) or 0.01)
+
+    def script(body: Body, number: int) -> Any:
+        return status if body["messages"] == prompt("unlucky") and len(attempts) < 5 else says("ok")
+
+    async def use(client: Client, _: Server) -> None:
+        async with while_others_succeed(client):
+            await asyncio.sleep(0.05)
+            assert texts(await client.complete(prompt("unlucky"))) == ["ok"]
+
+    talk(script, use)
+    assert attempts == paused
+
+
+def test_one_failure_does_not_cost_the_format() -> None:
+    """A server that breaks on a schema breaks on it again."""
+
+    async def use(client: Client, server: Server) -> None:
+        await client.complete(PROMPT, sampling=SCHEMA)
+        assert ["response_format" in body for body in server.bodies] == [True, True]
+
+    talk(lambda body, number: says("{}") if number else 500, use)
+
+
+def test_an_error_names_the_model_the_server_and_for_how_long() -> None:
+    async def use(client: Client, server: Server) -> None:
+        with pytest.raises(ModelUnavailable) as caught:
+            await client.complete(PROMPT)
+        assert str(caught.value).startswith(f"m at {server.url}: HTTP 500")
+        assert "no request has succeeded for 0 s. What is finished is kept" in str(caught.value)
+
+    talk(lambda body, number: 500, use, max_retries=2)
+
+
+def stragglers(*slow: int) -> Server:
+    """A server that never answers the first request of some prompts."""
+
+    def script(body: Body, number: int) -> Any:
+        mine = [other for other in server.bodies if other["messages"] == body["messages"]]
+        return _hang if int(body["messages"][0]["content"]) in slow and len(mine) == 1 else echo(body, number)
+
+    server = Server(script, delay=0.01)
+    return server
+
+
+@pytest.mark.parametrize("slow", [[], [60], [60, 90], [59, 60, 61]])
+def test_few_requests_are_asked_twice(slow: list[int]) -> None:
+    server, meter = stragglers(*slow), Meter()
+    assert len(answered(ask([server], 100, meter, max_concurrency=6, hedge=3.0, timeout=30))) == 100
+    assert (meter.hedges, meter.requests, meter.completions) == (len(slow), 100 + len(slow), 100)
+
+
+def test_a_second_request_waits_for_nobody() -> None:
+    """It would else stand behind all that have not been asked once."""
+    server = stragglers(30)
+    ask([server], 300, max_concurrency=4, hedge=3.0, timeout=30)
+    asked = [int(body["messages"][0]["content"]) for body in server.bodies]
+    first, second = (place for place, number in enumerate(asked) if number == 30)
+    assert second - first < 150
