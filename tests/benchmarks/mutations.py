@@ -1,22 +1,20 @@
 """Whether the tests notice when the code is changed: mutants of it, each tried against the tests that concern it.
 
     pip install cosmic-ray==8.7.0
-    python tests/benchmarks/mutations.py [recipe] [client] [sandbox] [records] [--sample 60] [--seed 8]
+    python tests/benchmarks/mutations.py [recipe] [client] [sandbox] [records] [--sample 60] [--seed 8] [--log FILE]
 
 cosmic-ray makes the mutants: another operator, number, comparison or truth value, a condition turned round, a loop that
 does nothing, another exception, no decorator. Each is a file in a copy of the checkout, so that processes that tests
 start have it too. Of the places that can be changed some are drawn by chance, with one change each; a place comes again
 only where there are too few. Left out are annotations, which mypy checks, and what is no Python.
 
-`--log FILE` notes what became of each. What is noted as noticed is not tried again: a run that was broken off goes on,
-and after new tests only the survivors are tried.
+The log notes what became of each. A run that was broken off goes on; after new tests only survivors are tried again.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import json
 import os
 import random
@@ -29,8 +27,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from importlib.util import cache_from_source
 from pathlib import Path
-from typing import NamedTuple
 
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
@@ -42,27 +40,17 @@ MOST_MEMORY = 12 << 30  # of one process: a mutant may lift the sandbox's limits
 NEED_ARGUMENTS = {"core/VariableReplacer", "core/VariableInserter"}
 SANDBOX = ("child", "doctor", "dull", "jobs", "layers", "policy", "pool", "worker", "zygote")  # kernel.py is tables
 # What is mutated, and the tests that are run, the quick ones first.
-MODULES: dict[str, tuple[list[str], list[str]]] = {
-    "recipe": (["recipe.py"], ["test_recipe.py"]),
-    "client": (["client.py"], ["test_client.py", "test_endpoints.py"]),
-    "sandbox": (
-        [f"sandbox/{name}.py" for name in SANDBOX],
-        ["test_sandbox.py", "test_sandbox_isolation.py", "test_sandbox_dull.py"],
-    ),
-    "records": (["records.py"], ["test_records.py"]),
+MODULES = {
+    "recipe": (["recipe.py"], ["recipe.py"]),
+    "client": (["client.py"], ["client.py", "endpoints.py"]),
+    "sandbox": ([f"sandbox/{name}.py" for name in SANDBOX], ["sandbox.py", "sandbox_isolation.py", "sandbox_dull.py"]),
+    "records": (["records.py"], ["records.py"]),
 }
+Place = tuple[str, int, int, str, int]  # file, line, column, operator, and which of those that it can change there
 
 
-class Place(NamedTuple):
-    path: str
-    line: int
-    column: int
-    operator: str
-    occurrence: int
-
-
-def places(path: str) -> list[Place]:
-    source = (ROOT / path).read_text(encoding="utf-8")
+def places(file: str) -> list[Place]:
+    source = (ROOT / file).read_text(encoding="utf-8")
     annotations = [
         ((a.lineno, a.col_offset), (a.end_lineno, a.end_col_offset))
         for node in ast.walk(ast.parse(source))
@@ -71,16 +59,16 @@ def places(path: str) -> list[Place]:
     ]
     nodes = list(ast_nodes(get_ast(source)))
     return [
-        Place(path, *start, name, occurrence)
+        (file, *start, name, number)
         for name in sorted({*operator_names()} - NEED_ARGUMENTS)
-        for occurrence, (start, _) in enumerate(at for n in nodes for at in get_operator(name)().mutation_positions(n))
+        for number, (start, _) in enumerate(at for n in nodes for at in get_operator(name)().mutation_positions(n))
         if not any(begin <= start < end for begin, end in annotations)
     ]
 
 
 def drawn(found: list[Place], seed: int) -> list[Place]:
     """In an order of chance, each place once before any of them again."""
-    seen: Counter[tuple[str, int, int]] = Counter()
+    seen: Counter[tuple[object, ...]] = Counter()
     turns = []
     for place in random.Random(seed).sample(found, len(found)):
         turns.append((seen[place[:3]], place))
@@ -88,71 +76,61 @@ def drawn(found: list[Place], seed: int) -> list[Place]:
     return [place for _, place in sorted(turns, key=lambda turn: turn[0])]
 
 
-def mutant(place: Place) -> str | None:
+def mutant(file: str, operator: str, number: int) -> str | None:
     """The file with this change; None if it is no Python, or nothing else."""
-    source = (ROOT / place.path).read_text(encoding="utf-8")
-    text = mutate_code(source, get_operator(place.operator)(), place.occurrence)
+    source = (ROOT / file).read_text(encoding="utf-8")
+    text = str(mutate_code(source, get_operator(operator)(), number))
     try:
-        return None if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)) else str(text)
+        return None if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)) else text
     except SyntaxError:
         return None
 
 
-def outcome(copy: Path, tests: list[str], patience: float | None) -> tuple[str, str]:
+def outcome(copy: Path, tests: list[str], patience: float | None = None) -> tuple[str, str]:
     """What became of the code in the copy, and the test that noticed it."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *(f"tests/{name}" for name in tests),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen(command, cwd=copy, env=environment, stdout=said, stderr=said, start_new_session=True) as run,
-    ):
+    command = [sys.executable, "-m", "pytest", "-xqp", "no:cacheprovider", *(f"tests/test_{name}" for name in tests)]
+    # The first run leaves compiled files for those after it; of a mutant there must be none.
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1" if patience else ""}
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        run = subprocess.Popen(command, cwd=copy, env=environment, stdout=said, stderr=said, start_new_session=True)
         try:
             failed = run.wait(patience)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
             return "timed out", ""
         said.seek(0)
-        by = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said.read().decode(errors="replace"), re.MULTILINE)
+        by = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said.read(), re.MULTILINE)
     return ("killed" if failed else "survived"), (by[1] if by else "")
 
 
 def row(name: str, sample: int, seed: int, copy: Path, log: Path) -> str:
     files, tests = MODULES[name]
     began = time.monotonic()
-    if (found := outcome(copy, tests, None))[0] != "survived":
+    if (found := outcome(copy, tests))[0] != "survived":
         raise SystemExit(f"{name}: the tests fail without a mutant, {found[1]}")
     patience = PATIENCE * (time.monotonic() - began)
     print(f"{name}: its tests take {patience / PATIENCE:.1f} s", flush=True)
     notes = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    known = {Place(*place): became for place, became, _ in notes}
+    known = {tuple(place): became for place, became, _ in notes}
     possible = [place for file in files for place in places(f"autoif_blocks/{file}")]
     counts: Counter[str] = Counter()
     for place in drawn(possible, seed):
+        file, line, _, operator, number = place
         if counts.total() == sample:
             break
-        if (text := mutant(place)) is None:
+        if (text := mutant(file, operator, number)) is None:
             continue
         if (became := known.get(place, "survived")) == "survived":
-            (copy / place.path).write_text(text, encoding="utf-8")
+            (copy / file).write_text(text, encoding="utf-8")
+            Path(cache_from_source(copy / file)).unlink(missing_ok=True)
             became, by = outcome(copy, tests, patience)
-            shutil.copyfile(ROOT / place.path, copy / place.path)
+            shutil.copyfile(ROOT / file, copy / file)
             with log.open("a") as lines:
                 lines.write(json.dumps([place, became, by]) + "\n")
-            print(f"{became}: {place.path}:{place.line} {place.operator} {by}", flush=True)
-            if became == "survived":
-                before = (ROOT / place.path).read_text(encoding="utf-8").splitlines()
-                print(*list(difflib.unified_diff(before, text.splitlines(), n=0, lineterm=""))[3:], sep="\n")
+            print(f"{became}: {file}:{line} {operator} {by or text.splitlines()[line - 1].strip()}", flush=True)
         counts[became] += 1
-    cells = [name, len(possible), counts.total(), *(counts[each] for each in ("killed", "timed out", "survived"))]
+    cells = (name, len(possible), counts.total(), counts["killed"], counts["timed out"], counts["survived"])
     return f"| {' | '.join(map(str, cells))} | {1 - counts['survived'] / counts.total():.0%} |"
 
 
@@ -164,10 +142,10 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).splitlines()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
-        for name in listed.stdout.decode().splitlines():
+        for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
         log = options.log or Path(folder) / "log"
