@@ -72,7 +72,11 @@ def test_without_a_layer_there_is_no_sandbox(number: int, layer: str) -> None:
 # What is changed in kernel.py, and what a function could then do.
 HOLES = {
     "processes and signals": ('_FREELY = """', '_FREELY = """ clone kill prctl', "fork, signal its worker"),
-    "the gate": ('("mmap", (*_NOT_AT_GATE, Arg(2, mask=mmap.PROT_EXEC)))', '("mmap", ())', "make memory executable, map the gate's page"),
+    "the gate": (
+        '("mmap", (*_NOT_AT_GATE, Arg(2, mask=mmap.PROT_EXEC)))',
+        '("mmap", ())',
+        "make memory executable, map the gate's page",
+    ),
     "all that can be read": ('paths | {"/usr/share/zoneinfo"}', '{"/"}', "read /etc/passwd, list /"),
     "nothing that can be read": ('paths | {"/usr/share/zoneinfo"}', "set()", "not even import"),
 }

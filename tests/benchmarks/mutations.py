@@ -41,9 +41,12 @@ NEED_ARGUMENTS = {"core/VariableReplacer", "core/VariableInserter"}
 SANDBOX = ("child", "doctor", "dull", "jobs", "layers", "policy", "pool", "worker", "zygote")  # kernel.py is tables
 # What is mutated, and the tests that are run, the quick ones first.
 MODULES = {
-    "recipe": (["recipe.py"], ["recipe.py"]),
-    "client": (["client.py"], ["client.py", "endpoints.py"]),
-    "sandbox": ([f"sandbox/{name}.py" for name in SANDBOX], ["sandbox.py", "sandbox_isolation.py", "sandbox_dull.py"]),
+    "recipe": (["recipe.py"], ["recipe_values.py", "recipe.py", "target.py::test_targets_that_make_no_sense"]),
+    "client": (["client.py"], ["client_details.py", "client.py", "endpoints.py"]),
+    "sandbox": (
+        [f"sandbox/{name}.py" for name in SANDBOX],
+        ["sandbox_pool.py", "sandbox.py", "sandbox_dull.py", "sandbox_isolation.py"],
+    ),
     "records": (["records.py"], ["records.py"]),
 }
 Place = tuple[str, int, int, str, int]  # file, line, column, operator, and which of those that it can change there
