@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from test_endpoints import SCHEMA, answered, ask, echo
 from autoif_blocks.accounting import Meter
 from autoif_blocks.client import Client, _spans
 from autoif_blocks.errors import ModelUnavailable, Retry
+from autoif_blocks.serving import Served, ServerState
 
 
 @pytest.mark.parametrize(("seed", "sent"), [(0, 557267975), (1, 356534406)])
@@ -42,7 +45,7 @@ def test_spans_are_runs_of_consecutive_places(places: Any, most: int, spans: lis
     (1, 5.0, 5.0, 5.5), (9, 5.0, 30.0, 60.0), (1, 1e9, 600.0, 660.0),
 ])  # fmt: skip
 def test_pauses_double_up_to_a_limit_and_differ(attempt: int, after: float | None, low: float, high: float) -> None:
-    client = Client(QUICK.__class__(QUICK.base_url, "m", max_retry_wait=60.0), "http://host/v1")
+    client = Client(replace(QUICK, max_retry_wait=60.0), QUICK.base_url)
     pauses = [client._pause(Retry("x", after), attempt) for _ in range(200)]
     assert low <= min(pauses) < low + 0.2 * (high - low)
     assert high - 0.2 * (high - low) < max(pauses) <= high
@@ -65,6 +68,49 @@ def test_who_is_refused_while_others_are_served_soon_asks_again(
 
     talk(script, use)
     assert attempts == paused
+
+
+@pytest.mark.parametrize(
+    ("hedge", "answers", "hedges", "requests", "asked"),
+    [
+        (None, 40, 0, 40, False),
+        (3.0, 19, 0, 40, False),  # too few to know what is usual
+        (3.0, 20, 0, 20, True),
+        (3.0, 40, 1, 20, False),  # one for twenty requests
+        (3.0, 40, 1, 21, True),
+        (3.0, 40, 5, 100, False),
+        (3.0, 40, 5, 101, True),
+    ],
+)
+def test_when_a_request_is_asked_twice(
+    hedge: float | None, answers: int, hedges: int, requests: int, asked: bool
+) -> None:
+    meter = Meter(hedges=hedges, requests=requests)
+    for _ in range(answers):
+        meter.answered(0.5)
+    patience = Client(replace(QUICK, hedge=hedge), QUICK.base_url)._patience(meter)
+    assert patience == (pytest.approx(1.5, rel=0.2) if asked else None)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_failure_of_a_server_that_was_started_anew_is_no_attempt(restarted: bool, tmp_path: Path) -> None:
+    path = tmp_path / "server.json"
+
+    def script(body: Body, number: int) -> Any:
+        if number == 0 and restarted:
+            ServerState(start=2, url=server.url).write(path)
+        return says("ok") if number else 500
+
+    async def main() -> None:
+        async with server.up():
+            ServerState(start=1, url=server.url).write(path)
+            client, meter = Client(QUICK, "", served=Served(path)), Meter()
+            assert texts(await client.complete(PROMPT, meter=meter)) == ["ok"]
+            assert (meter.requests, meter.retries) == (2, 0 if restarted else 1)
+            await client.close()
+
+    server = Server(script)
+    asyncio.run(main())
 
 
 def test_one_failure_does_not_cost_the_format() -> None:

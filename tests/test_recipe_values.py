@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def test_a_recipe_is_what_it_says(more: str, expected: dict[str, Any], tmp_path:
     recipe = Recipe.load(write(tmp_path, TWO + more))
     assert {name: getattr(recipe, name) for name in expected} == expected
     assert [(step.name, step.number, len(step.blocks)) for step in recipe.steps] == [("a", 1, 1), ("b", 2, 1)]
+    with pytest.raises(FrozenInstanceError):
+        recipe.seed = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("target", [1, 2, 500])

@@ -10,13 +10,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_sandbox import returns, with_sandbox, workers_of
 
 from autoif_blocks.errors import SandboxUnavailable
-from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig, doctor, jobs, kernel, worker
+from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig, child, doctor, jobs, kernel, worker
 from autoif_blocks.sandbox.policy import (
     DONE,
     MOST_JOBS,
@@ -234,18 +235,18 @@ def test_a_child_is_done_with_what_has_its_results_and_with_what_it_leaves_alone
     others = [os.memfd_create("job") for _ in range(2)]
     try:
         queue = deque(jobs.Job(number, fd, 3) for number, fd in enumerate([job.fd, *others]))
-        child = jobs.Child(os.getpid(), -1, queue)
+        running = jobs.Child(os.getpid(), -1, queue)
         for fd, data in zip([job.fd, *others], (b"\1\1\1", b"\0\0\0", b"\1\0\0"), strict=True):
             os.pwrite(fd, bytes([PHASE_LOADED]) + data, 0)
         os.pwrite(others[0], bytes([PHASE_ALONE]), 0)
-        child.cpu, child.waited = 0.5, 3.0
-        first, second = child.passed()
+        running.cpu, running.waited = 0.5, 3.0
+        first, second = running.passed()
         assert (first.number, first.alone, second.number, second.alone, second.phase()) == (0, False, 1, True, 0)
-        assert (child.reached, [left.number for left in child.jobs]) == (2, [2])
-        assert (child.started_cpu, child.since_cpu, child.at, child.waited) == (0.5, 0.5, 0, 0.0)
-        child.waited = 1.0
-        assert child.passed() == []
-        assert (child.reached, child.waited) == (2, 1.0)
+        assert (running.reached, [left.number for left in running.jobs]) == (2, [2])
+        assert (running.started_cpu, running.since_cpu, running.at, running.waited) == (0.5, 0.5, 0, 0.0)
+        running.waited = 1.0
+        assert running.passed() == []
+        assert (running.reached, running.waited) == (2, 1.0)
     finally:
         for fd in others:
             os.close(fd)
@@ -257,11 +258,11 @@ def test_a_child_is_done_with_what_has_its_results_and_with_what_it_leaves_alone
 def test_who_computes_does_not_wait(
     computed: float, elapsed: float, waited: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = jobs.Child(os.getpid(), -1, deque(), cpu=5.0)
+    running = jobs.Child(os.getpid(), -1, deque(), cpu=5.0)
     monkeypatch.setattr(jobs, "cpu_time", lambda pid: 5.0 + computed)
-    now = child.looked + elapsed
-    child.measure(now, 2.0)
-    assert (child.waited, child.cpu, child.looked) == (pytest.approx(waited), 5.0 + computed, now)
+    now = running.looked + elapsed
+    running.measure(now, 2.0)
+    assert (running.waited, running.cpu, running.looked) == (pytest.approx(waited), 5.0 + computed, now)
 
 
 def test_the_processor_time_of_a_process_is_read_from_outside() -> None:
@@ -286,3 +287,36 @@ def test_a_worker_forgets_only_what_it_is_told(job: worker.Job) -> None:
         assert zygote.done == [DONE.pack(2), DONE.pack(4)]
         for waiting in zygote.waiting:
             os.close(waiting.fd)
+
+
+@pytest.mark.parametrize(
+    ("code", "grown", "phases"),
+    [
+        (returns("True"), 0, [PHASE_LOADED, PHASE_LOADED]),
+        (returns("True"), 16 << 20, [PHASE_LOADED, PHASE_LOADED]),
+        (returns("True"), (16 << 20) + 1, [PHASE_LOADED, PHASE_NEW]),
+        ("def evaluate(r): raise MemoryError", 0, [PHASE_LOADED, PHASE_NEW]),
+        ("import os\n" + returns("True"), 0, [PHASE_ALONE, PHASE_LOADED]),
+        ("no syntax", 0, [PHASE_ALONE, PHASE_LOADED]),
+    ],
+)
+def test_a_child_ends_before_the_next_function_lacks_memory(
+    code: str, grown: int, phases: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = iter([5, 5 + grown, 5 + grown])
+    monkeypatch.setattr(child, "_peak_memory", lambda: next(peaks))
+    files = [os.memfd_create("job") for _ in range(2)]
+    try:
+        for fd, text in zip(files, (code, returns("True")), strict=True):
+            os.pwrite(fd, pack(text, ["a", "b"]), 0)
+        child._run_dull([(fd, 2) for fd in files])
+        assert [os.pread(fd, 1, 0)[0] for fd in files] == phases
+    finally:
+        sys.modules.pop("verification_function", None)
+        for fd in files:
+            os.close(fd)
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    whole = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    assert 0.9 * whole < child._peak_memory() < 20 * whole
