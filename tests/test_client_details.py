@@ -70,6 +70,15 @@ def test_who_is_refused_while_others_are_served_soon_asks_again(
     assert attempts == paused
 
 
+def test_a_request_for_one_sample_tells_nothing_of_n() -> None:
+    async def use(client: Client, server: Server) -> None:
+        await client.complete(prompt("first"))
+        await client.complete(prompt("second"), 5)
+        assert [body.get("n", 1) for body in server.bodies] == [1, 5]
+
+    talk(lambda body, number: says(*range(body.get("n", 1))), use)
+
+
 @pytest.mark.parametrize(
     ("hedge", "answers", "hedges", "requests", "asked"),
     [
