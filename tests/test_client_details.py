@@ -12,17 +12,49 @@ from test_client import PROMPT, QUICK, Body, Server, _hang, prompt, says, talk, 
 from test_endpoints import SCHEMA, answered, ask, echo
 
 from autoif_blocks.accounting import Meter
-from autoif_blocks.client import Client, _spans
+from autoif_blocks.client import Client, Completion, _recalled, _spans
 from autoif_blocks.errors import ModelUnavailable, Retry
 from autoif_blocks.serving import Served, ServerState
 
 
-@pytest.mark.parametrize(("seed", "sent"), [(0, 557267975), (1, 356534406)])
+@pytest.mark.parametrize(("seed", "sent"), [(0, 557267975), (1, 356534406), (4, 823540361)])
 def test_the_seeds_that_are_sent_stay_as_they_are(seed: int, sent: int) -> None:
     """Caches of earlier runs hang on them; and servers take no more than 31 bits."""
     server = Server(lambda body, number: says("x"))
     talk(server, lambda client, _: client.complete(PROMPT, start=3), seed=seed)
     assert server.bodies[0]["seed"] == sent + 3
+    assert Client(QUICK, server.url)._base_seed == 557267975
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, None), ('["a","stop"]', Completion("a", "stop")), ('["a"]', None), ('["a","b","c"]', None), ("[]", None),
+        ('[1,"stop"]', None), ('{"a":1}', None), ('"ab"', None), ("nope", None), ("[" * 100_000, None),
+    ],
+)  # fmt: skip
+def test_what_a_cache_holds_is_a_completion_or_asked_again(value: str | None, found: Completion | None) -> None:
+    assert _recalled(value) == found
+
+
+def test_what_a_request_will_take_is_guessed_from_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    guesses: list[float] = []
+
+    async def use(client: Client, _: Server) -> None:
+        post = client._servers.post
+
+        async def noted(endpoint: Any, payload: bytes, count: int, tokens: float, proven: bool) -> Any:
+            guesses.append(tokens - len(payload) / 4)
+            return await post(endpoint, payload, count, tokens, proven)
+
+        monkeypatch.setattr(client._servers, "post", noted)
+        meter = Meter()
+        for text, n in (("first", 1), ("second", 3), ("third", 2)):
+            await client.complete(prompt(text), n, meter=meter)
+
+    script = lambda body, _: says(*["x"] * body.get("n", 1), usage={"completion_tokens": 20})  # noqa: E731
+    talk(script, use)
+    assert guesses == [0, 60, pytest.approx(2 * 40 / 4)]
 
 
 @pytest.mark.parametrize(

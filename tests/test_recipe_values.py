@@ -99,6 +99,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         ["4: budget: cost can only be counted", "5: model 't' must be a mapping"]),
     "dealt out at the end": ("executor: {tasks: 2, reshard_after: [b]}",
         ["4: executor: reshard_after names the last step, 'b': nothing comes after it"]),
+    "dealt out at the end of three": ("  - {name: c, block: dedup}\nexecutor: {tasks: 2, reshard_after: [a, c]}",
+        ["5: executor: reshard_after names the last step, 'c': nothing comes after it"]),
     "dealt out nowhere": ("executor: {tasks: 2, reshard_after: [c]}",
         ["4: executor: reshard_after names a step 'c', which is not there; known steps: a, b"]),
     "kept nowhere": ("cache: {keep: [c]}", ["4: cache: keep names a step 'c', which is not there; known steps: a, b"]),
