@@ -97,6 +97,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         ["4: budget: cost can only be counted"]),
     "cost of a broken model": ("budget: {cost: 3}\nmodels: {t: 5}",
         ["4: budget: cost can only be counted", "5: model 't' must be a mapping"]),
+    "a server that is not there": ("models: {t: {model: m, serve: 'gone.py:X'}}",
+        ["4: model 't': there is no file gone.py"]),
     "dealt out at the end": ("executor: {tasks: 2, reshard_after: [b]}",
         ["4: executor: reshard_after names the last step, 'b': nothing comes after it"]),
     "dealt out at the end of three": ("  - {name: c, block: dedup}\nexecutor: {tasks: 2, reshard_after: [a, c]}",

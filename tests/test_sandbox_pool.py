@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sandbox import returns, with_sandbox, workers_of
+from test_sandbox import returns, until, with_sandbox, workers_of
 
 from autoif_blocks.errors import SandboxUnavailable
 from autoif_blocks.sandbox import Outcome, Sandbox, SandboxConfig, child, doctor, jobs, kernel, worker
@@ -110,6 +110,20 @@ def test_it_runs_only_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [(layer.name, layer.ok) for layer in doctor()] == [("linux", False)]
 
 
+def test_one_that_does_not_start_is_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "START_SECONDS", 0.001)
+    sandbox = Sandbox(SandboxConfig(workers=2))
+
+    async def main() -> None:
+        with pytest.raises(SandboxUnavailable, match="could not start: no sign of life within 0 s"):
+            await sandbox.__aenter__()
+        assert workers_of() == []
+        with pytest.raises(SandboxUnavailable, match="not open"):
+            await sandbox.execute(returns("True"), ["a"])
+
+    asyncio.run(main())
+
+
 # Functions that are asked for together
 
 
@@ -118,7 +132,7 @@ def test_many_functions_together_are_answered_in_their_order() -> None:
     functions = [(returns(f"response == '{n}'"), [str(k) for k in range(n % 5)]) for n in range(3 * MOST_JOBS + 1)]
 
     async def use(sandbox: Sandbox) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             found = await sandbox.execute_all(functions)
         assert found == [[O.TRUE if k == n else O.FALSE for k in range(n % 5)] for n in range(len(functions))]
         assert await sandbox.execute_all([]) == []
@@ -148,10 +162,12 @@ def test_a_worker_that_says_nothing_is_replaced() -> None:
     async def use(sandbox: Sandbox) -> None:
         (stopped,) = workers_of()
         os.kill(stopped, signal.SIGSTOP)
-        sandbox._patience = 0.5
-        async with asyncio.timeout(20):
-            assert await sandbox.execute(returns("True"), ["a"]) == [O.TRUE]
-        assert stopped not in workers_of()
+        sandbox._patience = 0.3
+        asked = asyncio.create_task(sandbox.execute(returns("True"), ["a"]))
+        await until(lambda: stopped not in workers_of())
+        sandbox._patience = 60.0
+        async with asyncio.timeout(60):
+            assert await asked == [O.TRUE]
 
     with_sandbox(use, SandboxConfig(workers=1))
 
@@ -159,7 +175,7 @@ def test_a_worker_that_says_nothing_is_replaced() -> None:
 def test_what_two_workers_say_nothing_of_is_a_crash() -> None:
     async def use(sandbox: Sandbox) -> None:
         sandbox._patience = 0.4
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await sandbox.execute("def evaluate(r):\n    while True: pass", ["a", "b"]) == [O.CRASH] * 2
 
     with_sandbox(use, SandboxConfig(workers=1, call_timeout=60, function_timeout=60))
