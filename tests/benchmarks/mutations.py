@@ -46,11 +46,13 @@ MODULES = {
     "sandbox": (
         [f"sandbox/{name}.py" for name in SANDBOX],
         [
+            "sandbox_watching.py",
             "sandbox_pool.py",
             "sandbox_dull.py::test_what_could_leave_a_trace_is_not_dull",
             "sandbox_dull.py::test_what_cannot_is",
             "sandbox_isolation.py::test_the_self_test_catches_a_wall_with_a_hole",
             "sandbox_isolation.py::test_the_opt_out_is_logged",
+            "sandbox_isolation.py::test_accidents_are_survived_without_the_kernels_help",
             "sandbox.py",
         ],
     ),
