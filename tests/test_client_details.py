@@ -58,6 +58,16 @@ def test_what_a_request_will_take_is_guessed_from_those_before(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
+    ("price", "cost"), [({}, 0), ({"input": 2}, 60), ({"output": 5}, 50), ({"input": 2.0, "output": 5.0}, 110)]
+)
+def test_what_has_no_price_costs_nothing(price: dict[str, float], cost: float) -> None:
+    meter = Meter()
+    script = lambda body, _: says("x", usage={"prompt_tokens": 30, "completion_tokens": 10})  # noqa: E731
+    talk(script, lambda client, _: client.complete(PROMPT, meter=meter), price=price)
+    assert meter.cost == pytest.approx(cost / 1e6, rel=1e-9)
+
+
+@pytest.mark.parametrize(
     ("places", "most", "spans"),
     [
         ([], 3, []),
