@@ -106,6 +106,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "dealt out nowhere": ("executor: {tasks: 2, reshard_after: [c]}",
         ["4: executor: reshard_after names a step 'c', which is not there; known steps: a, b"]),
     "kept nowhere": ("cache: {keep: [c]}", ["4: cache: keep names a step 'c', which is not there; known steps: a, b"]),
+    "a place of no kind": ("output_dir: s4://bucket/run", ["4: output_dir: 's4://' is no kind of storage"]),
     "apart from the others": (f"{REMOTE}executor: {{type: ray}}",
         ["4: output_dir: tasks of executor ray work beside one another: add work_dir, a folder that all machines"]),
     "apart from the others, and broken": (f"{REMOTE}executor: {{typ: ray}}", ["5: executor has no option 'typ'"]),

@@ -87,7 +87,7 @@ def test_shards_are_even(shards: int) -> None:
 
 def test_a_record_is_a_mapping_that_says_what_it_has() -> None:
     record = Record.new("x", a=1, b=2)
-    assert dict(record) == {"a": 1, "b": 2}
+    assert (dict(record), len(record)) == ({"a": 1, "b": 2}, 2)
     assert record.get("c") is None
     assert repr(record) == f"Record({record.id}, a, b)"
     with pytest.raises(KeyError, match=f"record {record.id} has no field 'c'; it has a, b"):
