@@ -211,3 +211,28 @@ def test_a_second_request_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> N
     asked = [int(body["messages"][0]["content"]) for body in server.bodies]
     first, second = (place for place, number in enumerate(asked) if number == 30)
     assert second - first < 200
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "requests"),
+    [
+        ((0.3, 500), (0.5, 200), 2),
+        ((0.5, 200), (0.1, 500), 2),
+        ((0.3, 500), (0.3, 500), 3),
+    ],
+)
+def test_the_answer_of_two_is_the_first_good_one(
+    first: tuple[float, int], second: tuple[float, int], requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "_patience", lambda client, meter: 0.1)
+
+    async def script(body: Body, number: int) -> Any:
+        seconds, status = [first, second, (0.0, 200)][min(number, 2)]
+        await asyncio.sleep(seconds)
+        return says("ok") if status == 200 else status
+
+    async def use(client: Client, server: Server) -> None:
+        assert texts(await client.complete(PROMPT)) == ["ok"]
+        assert len(server.bodies) == requests
+
+    talk(script, use)
