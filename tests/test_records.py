@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoif_blocks.accounting import Meter, total
-from autoif_blocks.records import Record, content_hash, from_row, seeded_random, shard_of, to_line, to_row
+from autoif_blocks.records import (
+    Record,
+    compact_json,
+    content_hash,
+    from_row,
+    read_json,
+    seeded_random,
+    shard_of,
+    to_line,
+    to_row,
+)
 
 VALUES = st.recursive(
     st.none()
@@ -77,7 +87,7 @@ def test_shards_are_even(shards: int) -> None:
 
 def test_a_record_is_a_mapping_that_says_what_it_has() -> None:
     record = Record.new("x", a=1, b=2)
-    assert dict(record) == {"a": 1, "b": 2}
+    assert (dict(record), len(record)) == ({"a": 1, "b": 2}, 2)
     assert record.get("c") is None
     assert repr(record) == f"Record({record.id}, a, b)"
     with pytest.raises(KeyError, match=f"record {record.id} has no field 'c'; it has a, b"):
@@ -162,6 +172,42 @@ def test_a_value_without_a_json_form_is_refused(value: object) -> None:
 def test_a_row_needs_an_id(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs an 'id'"):
         from_row(row)
+
+
+def test_the_id_stands_first_and_is_no_field() -> None:
+    record = Record.new("x", **{"z": 1, "id": "my own", "a": 2})
+    assert list(to_row(record).items()) == [("id", record.id), ("z", 1), ("a", 2)]
+    back = from_row({"z": 1, "id": "b", "a": 2})
+    assert (back.id, dict(back)) == ("b", {"z": 1, "a": 2})
+
+
+# JSON for machines
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "written"),
+    [
+        ({"b": [1, None], "a": "é"}, {}, '{"b":[1,null],"a":"é"}'.encode()),
+        ({"b": 1, "a": {"d": 2, "c": 3}}, {"sort_keys": True}, b'{"a":{"c":3,"d":2},"b":1}'),
+        ({"b": "\ud800", "a": 1}, {}, b'{"b": "\\ud800", "a": 1}'),
+        ({"b": "\ud800", "a": 1}, {"sort_keys": True}, b'{"a": 1, "b": "\\ud800"}'),
+        ({"a": 2**70}, {}, b'{"a": 1180591620717411303424}'),
+    ],
+)
+def test_what_is_written_can_be_read(value: object, options: dict[str, bool], written: bytes) -> None:
+    assert compact_json(value, **options) == written
+    assert read_json(written) == read_json(written.decode()) == value
+
+
+@pytest.mark.parametrize("text", ["", "{", "nope", b"\xff", "[1,]"])
+def test_what_is_no_json_is_no_value(text: bytes | str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        read_json(text)
+
+
+def test_a_set_has_no_json_form() -> None:
+    with pytest.raises(TypeError):
+        compact_json({"a": {1}})
 
 
 # Counts

@@ -69,8 +69,23 @@ def test_without_a_layer_there_is_no_sandbox(number: int, layer: str) -> None:
     assert process == "process TRUE"
 
 
-def test_the_self_test_catches_a_wall_with_a_hole(tmp_path: Path) -> None:
-    """A copy of the sandbox whose filter lets processes fork and send signals."""
+# What is changed in kernel.py, and what a function could then do.
+HOLES = {
+    "processes and signals": ('_FREELY = """', '_FREELY = """ clone kill prctl', "fork, signal its worker"),
+    "the gate": (
+        '("mmap", (*_NOT_AT_GATE, Arg(2, mask=mmap.PROT_EXEC)))',
+        '("mmap", ())',
+        "make memory executable, map the gate's page",
+    ),
+    "all that can be read": ('paths | {"/usr/share/zoneinfo"}', '{"/"}', "read /etc/passwd, list /"),
+    "nothing that can be read": ('paths | {"/usr/share/zoneinfo"}', "set()", "not even import"),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_the_self_test_catches_a_wall_with_a_hole(hole: str, tmp_path: Path) -> None:
+    """In a copy of the sandbox."""
+    before, after, could = HOLES[hole]
     package = tmp_path / "autoif_blocks"
     (package / "sandbox").mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -78,13 +93,14 @@ def test_the_self_test_catches_a_wall_with_a_hole(tmp_path: Path) -> None:
     for path in (ROOT / "autoif_blocks/sandbox").glob("*.py"):
         text = path.read_text()
         if path.name == "kernel.py":
-            text = text.replace('_FREELY = """', '_FREELY = """ clone kill prctl')
+            assert before in text
+            text = text.replace(before, after)
         (package / "sandbox" / path.name).write_text(text)
     script = "from autoif_blocks.sandbox import doctor\nprint(doctor()[-1])"
     done = subprocess.run([sys.executable, "-P", "-c", script], env={"PYTHONPATH": str(tmp_path)}, capture_output=True)
     assert b"self-test" in done.stdout
     assert b"ok=False" in done.stdout
-    assert b"a function could fork, signal its worker" in done.stdout
+    assert f"a function could {could}" in done.stdout.decode()
 
 
 def test_the_opt_out_is_logged(caplog: pytest.LogCaptureFixture) -> None:
