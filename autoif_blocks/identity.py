@@ -78,12 +78,10 @@ def changed_since(was: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str 
     """What to say where a command that did not come to its end was of another identity; its results, if it has left
     any, are `refuse_to_overwrite`'s matter."""
     told = changes(was or now, now)
+    if not told:
+        return None
     more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-    return (
-        f"changed since the last command here: {'; '.join(told[:3])}{more}. What still fits is replayed"
-        if told
-        else None
-    )
+    return f"changed since the last command here: {'; '.join(told[:3])}{more}. What still fits is replayed"
 
 
 def refuse_to_overwrite(

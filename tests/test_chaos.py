@@ -19,9 +19,9 @@ COMMAND = [sys.executable, str(FOLDER / "chaos.py")]
 
 @pytest.mark.heavy
 def test_every_fault_is_survived() -> None:
-    """Another seed each time would find more, and what fails today must fail tomorrow."""
+    """A seed whose moments lie in the middle of the runs, and two of them have two tasks."""
     done = subprocess.run(
-        [*COMMAND, "--times", "1", "--pause", "2", "--jobs", "3", "--seed", "8"],
+        [*COMMAND, "--times", "1", "--pause", "2", "--jobs", "3", "--seed", "22389"],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     print(done.stderr)

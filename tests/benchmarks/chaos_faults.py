@@ -71,21 +71,20 @@ class Trial:
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
 
     def reached(self, fit: Callable[[], object] = lambda: True) -> subprocess.Popen[str]:
-        """A run at a moment. If it has ended before, or is not fit for what shall happen, another at another moment."""
+        """A run at a moment, or at the first one after it that is fit. If the run has ended by then, another one."""
         while True:
-            run, seconds = self.start(), self.luck.random() * self.whole.seconds
-            time.sleep(seconds)
-            if run.poll() is None and fit():
-                self.say(f"at {seconds:.2f} s")
+            run, began = self.start(), time.monotonic()
+            time.sleep(self.luck.random() * self.whole.seconds)
+            while run.poll() is None and not fit():
+                time.sleep(0.01)
+            if run.poll() is None:
+                self.say(f"at {time.monotonic() - began:.2f} s")
                 return run
             self.begin_anew(run)
 
     def begin_anew(self, run: subprocess.Popen[str]) -> None:
-        if run.poll() is None:
-            kill(run, whole_group=True)
-        else:
-            assert self.ended(run) == GONE_ON
-        for path in self.out.iterdir() if self.out.exists() else ():
+        assert self.ended(run) == GONE_ON
+        for path in self.out.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def strike(self, way: Callable[[subprocess.Popen[str]], object]) -> str:
