@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -165,6 +166,18 @@ class Bench:
     def discarded(self, step: str) -> list[dict[str, Any]]:
         path = self.out / "discarded" / f"{step}.jsonl"
         return rows(path) if path.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def forgotten_blocks() -> Iterator[None]:
+    """A recipe's own blocks are modules of the process that has read them: here, until the test's end."""
+    path = [*sys.path]
+    yield
+    added = {*sys.path} - {*path}
+    sys.path[:] = path
+    for name, module in [*sys.modules.items()] if added else []:
+        if str(Path(getattr(module, "__file__", None) or "").parent) in added:
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -172,7 +172,6 @@ def test_wrong_usage_is_exit_code_2_and_says_what_to_do(
     arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", ["autoif", *arguments])
     with pytest.raises(SystemExit) as caught:
         cli.main()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,14 +30,6 @@ FILES = {
     "blocks_of_identity.py": "from autoif_blocks import Filter\nclass Mine(Filter):\n"
     "    def reject(self, record):\n        return None\n",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def forget_the_block() -> Iterator[None]:
-    path = list(sys.path)
-    yield
-    sys.modules.pop("blocks_of_identity", None)
-    sys.path[:] = path
 
 
 def recipe(bench: Bench) -> Recipe:
