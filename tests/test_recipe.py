@@ -441,7 +441,7 @@ def test_a_broken_file_is_explained(text: str | bytes, expected: list[str], tmp_
     said = problems(write(tmp_path, text))
     check(said, [f"recipe.yaml{beginning}" for beginning in expected])
     assert "SECRET" not in "".join(said)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15  # where the machine is busy; what it is kept from takes minutes
 
 
 def test_two_block_files_of_one_name_are_refused_in_one_recipe_and_fine_in_two(tmp_path: Path) -> None:
