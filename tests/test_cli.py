@@ -113,7 +113,7 @@ def test_every_shipped_recipe_passes_the_check_wherever_it_is_called_from(tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split(": ")[:2] for line in done.stdout.splitlines()] == [[str(path), "all right"] for path in RECIPES]
     assert f"{ROOT / 'autoif.yaml'}: all right: 10 steps, 15 blocks, 2 models" in done.stdout
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert not list(tmp_path.iterdir())
 
 

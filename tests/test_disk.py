@@ -99,7 +99,7 @@ def test_an_input_that_has_changed_since_a_run_that_failed_is_said(
     model.answer = answer
     recipe = bench.recipe(TWO, QUERIES[:6])
     said = autoif_run(recipe, capsys)
-    assert "changed since the last command here: the file in.jsonl: " in said
+    assert "changed since the last command here: steps.given.path: the file in.jsonl " in said
     assert "What still fits is replayed" in said
     assert "changed since" not in autoif_run(recipe, capsys)
     assert json.loads((bench.out / "run.json").read_text())["records"] == 12

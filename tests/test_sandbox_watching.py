@@ -147,7 +147,7 @@ class Watched(NamedTuple):
     waited: float = 0.0  # before the last look
     spent: float = 0.0
     ago: float = 1.0  # that it started
-    looked: float = 1.0
+    looked: float = 0.2
     given_up: bool = False
 
 
@@ -165,6 +165,7 @@ WATCHED = {
     "the function's time is not over": (Watched(spent=1.6), False, False, False),
     "the function's time by the clock": (Watched(ago=8.5), True, True, True),
     "not yet by the clock": (Watched(ago=7.5), False, False, False),
+    "the machine stood still": (Watched(ago=8.5, looked=1.0), False, False, False),
     "given up": (Watched(given_up=True), True, True, True),
     "just looked at": (Watched(computed=0.9, looked=0.01), False, False, False),
     "gone on": (Watched(at=1, computed=0.9, waited=3.0), False, False, False),
