@@ -64,7 +64,7 @@ LINES = [
 ]  # fmt: skip
 ONCE = HealthCheck.function_scoped_fixture
 DAILY = settings(max_examples=40, deadline=None, suppress_health_check=[ONCE, HealthCheck.too_slow])
-LONG = settings(DAILY, max_examples=1500)
+LONG = settings(DAILY, max_examples=1000)
 
 
 @st.composite
@@ -236,7 +236,7 @@ def test_a_batch_server_that_answers_garbage_costs_no_traceback(
 
 
 @pytest.mark.heavy
-@settings(LONG, max_examples=60)
+@settings(LONG, max_examples=30)
 @given(SPOILED_BATCH)
 def test_a_batch_server_that_answers_much_garbage(
     vendor: tuple[str, dict[str, bytes]], spoil: tuple[str, bytes]
@@ -307,7 +307,7 @@ def measured(*arguments: str) -> tuple[subprocess.CompletedProcess[str], int, fl
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("line", [b'{"q": "' + b"x" * 100_000_000 + b'"}', b"x" * 100_000_000, b"[" * 100_000_000])
+@pytest.mark.parametrize("line", [b'{"q": "' + b"x" * 100_000_000 + b'"}', b"[" * 100_000_000])
 def test_a_line_of_100_megabytes_is_read_or_told(line: bytes, bench: Bench) -> None:
     recipe = bench.recipe("  - {name: r, block: respond, prompt: 'say {{ q }}'}\n", [{"q": "x"}])
     _, base, _ = measured("check", str(recipe))
@@ -483,7 +483,7 @@ def test_damaged_results_are_told_in_a_sentence(results: Path, data: st.DataObje
 
 
 @pytest.mark.heavy
-@settings(LONG, max_examples=100)
+@settings(LONG, max_examples=50)
 @given(st.data())
 def test_much_damaged_results_are_told_in_a_sentence(results: Path, data: st.DataObject) -> None:
     check_results(results, *data.draw(spoiled_files(results)))
@@ -499,7 +499,7 @@ def test_nasty_lines_in_results_are_told_in_a_sentence(results: Path, name: str,
 
 
 @pytest.mark.heavy
-@settings(LONG, max_examples=60)
+@settings(LONG, max_examples=30)
 @given(st.data())
 def test_a_run_over_damaged_results_ends_in_a_sentence_or_goes_on(results: Path, data: st.DataObject) -> None:
     """Its completions are kept: it needs no model."""

@@ -361,7 +361,7 @@ def test_inputs_come_from_s3(s3: S3, bench: Bench, model: FakeModel, local: dict
 
 def test_seeds_come_from_a_folder_in_s3(s3: S3) -> None:
     folder = AUTOIF.parent / "sample_data"
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         s3.client.upload_file(str(path), s3.bucket, f"seeds/{path.name}")
     done = s3.run("a", AUTOIF, *SMALL, "--end-step", 1, "--seed-dir", f"s3://{s3.bucket}/seeds")
     assert done.returncode == 0, done.stderr

@@ -123,7 +123,7 @@ def halves(count: int) -> list[dict[str, int]]:
     return [{"number": i, "half": i // 2} for i in range(count)]
 
 
-@pytest.mark.parametrize("tasks", [2, pytest.param(1000, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("tasks", [2, pytest.param(400, marks=pytest.mark.heavy)])
 def test_more_tasks_than_records_give_the_same_bytes(bench: Bench, model: FakeModel, tasks: int) -> None:
     few = halves(50 if tasks > 2 else 1)
     bench.run(DEDUP, few)

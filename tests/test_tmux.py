@@ -109,7 +109,7 @@ def under_way(screen: list[str]) -> bool:
 
 def test_it_follows_the_size_of_the_terminal(terminal: Terminal) -> None:
     """Several tasks: what is on the screen is one frame that fits, whatever the size was before."""
-    with teacher("--latency", "1.0") as url:
+    with teacher("--latency", "0.7") as url:
         where = ["--base-url", url, "--model", "simulated-teacher", "--limit", "30", "--output-dir", "out"]
         terminal.run(*where, *TASKS, "--set", "models.teacher.max_concurrency=16")
         screen = terminal.wait(under_way)
@@ -119,9 +119,8 @@ def test_it_follows_the_size_of_the_terminal(terminal: Terminal) -> None:
         assert any(re.match(r"━*─*  \d+%  ETA (about|\?)", line) for line in screen)
         for width, height in [(62, 16), (30, 9), (200, 50), (24, 5), (80, 24), (110, 14), (110, 40)]:
             terminal.resize(width, height)
-            time.sleep(1.5)
-            screen = terminal.screen
-            assert len(bars(screen)) == 1, screen
+            time.sleep(1.2)
+            screen = terminal.wait(lambda screen: len(bars(screen)) == 1, 10)
             shown = steps_shown(screen)
             assert len(set(shown)) == len(shown), screen  # nothing is left of an earlier frame
             assert sum(HINT in line for line in screen) == (height >= 18 and width >= 80), screen
@@ -172,8 +171,8 @@ def test_a_tall_recipe_on_a_small_screen_stands_still(terminal: Terminal) -> Non
 @pytest.mark.parametrize("tasks", [[], TASKS], ids=["one", "several"])
 def test_ctrl_c_leaves_the_terminal_as_it_was(terminal: Terminal, tasks: list[str]) -> None:
     """And the same command goes on, with what is in the cache."""
-    with teacher("--latency", "0.7") as url:
-        where = ["--base-url", url, "--model", "simulated-teacher", "--limit", "30", "--output-dir", "out", *tasks]
+    with teacher("--latency", "0.5") as url:
+        where = ["--base-url", url, "--model", "simulated-teacher", "--limit", "20", "--output-dir", "out", *tasks]
         terminal.run(*where, "--set", "flush_interval=0.2")
         terminal.wait(under_way)
         terminal.tmux("send-keys", "C-c")
