@@ -361,6 +361,7 @@ def test_the_simulated_teacher_follows_several_constraints_more_often_than_not()
 
 
 @pytest.mark.heavy
+@pytest.mark.long
 def test_the_recipe_s_chats_load_and_follow_all_their_constraints(tmp_path: Path) -> None:
     have("datasets", "pyarrow")
     path = Path(__file__).parents[1] / "pipelines" / "composed.yaml"

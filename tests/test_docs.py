@@ -92,6 +92,7 @@ def test_the_gallery_has_every_recipe() -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.long
 def test_the_pictures_of_a_run_can_be_drawn_again(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "docs" / "screens.py", tmp_path], check=True, timeout=300)
     for name in ("run-live.svg", "run-done.svg"):

@@ -255,6 +255,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_a_remedy(bench: Bench) 
 
 
 @pytest.mark.heavy
+@pytest.mark.long
 def test_families_of_the_simulated_teacher_are_told_by_their_functions(tmp_path: Path) -> None:
     """Its instructions come in several wordings, and what they mean is known: a pair that is none is the exception."""
     recipe = Recipe.load(Path(__file__).parents[1] / "pipelines" / "clean.yaml", [f"output_dir={tmp_path}"])

@@ -238,6 +238,7 @@ def test_a_batch_server_that_answers_garbage_costs_no_traceback(
 @pytest.mark.heavy
 @settings(LONG, max_examples=30)
 @given(SPOILED_BATCH)
+@pytest.mark.long
 def test_a_batch_server_that_answers_much_garbage(
     vendor: tuple[str, dict[str, bytes]], spoil: tuple[str, bytes]
 ) -> None:
@@ -308,6 +309,7 @@ def measured(*arguments: str) -> tuple[subprocess.CompletedProcess[str], int, fl
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("line", [b'{"q": "' + b"x" * 100_000_000 + b'"}', b"[" * 100_000_000])
+@pytest.mark.long
 def test_a_line_of_100_megabytes_is_read_or_told(line: bytes, bench: Bench) -> None:
     recipe = bench.recipe("  - {name: r, block: respond, prompt: 'say {{ q }}'}\n", [{"q": "x"}])
     _, base, _ = measured("check", str(recipe))
@@ -326,6 +328,7 @@ def test_a_line_of_100_megabytes_is_read_or_told(line: bytes, bench: Bench) -> N
     ["x" * 20_000_000, '{"func": "' + "y" * 20_000_000 + '"}', "[" * 2_000_000, "```\n" * 500_000],
     ids=["20 MB", "20 MB of JSON", "2 MB of brackets", "2 MB of fences"],
 )
+@pytest.mark.long
 def test_a_completion_of_many_megabytes_is_read(text: str) -> None:
     """In a time that grows with its length alone: a microsecond a character, on a busy machine."""
     for reader in READERS.values():

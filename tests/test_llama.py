@@ -164,6 +164,7 @@ def test_a_recipe_runs_on_it_and_replays_without_it(tmp_path: Path) -> None:
     assert totals["hits"] >= whole
 
 
+@pytest.mark.long
 def test_a_run_starts_it_and_goes_on_when_it_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     word = uuid4().hex
     monkeypatch.setenv(MARK, word)

@@ -63,6 +63,7 @@ def test_the_ten_steps_give_the_same_bytes_and_no_key_leaves_the_environment(
     assert has(Path(env["RAY_TMPDIR"]), SECRET) == []
 
 
+@pytest.mark.long
 def test_each_task_starts_a_server_of_its_own_that_ends_with_it(env: dict[str, str], tmp_path: Path) -> None:
     word = uuid4().hex
     env = {**env, MARK: word}
@@ -88,7 +89,7 @@ def a_task() -> int:
     return next(pid for pid in found if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
 
 
-@pytest.mark.parametrize(("victim", "code"), [(an_actor, 0), (a_task, 1)])
+@pytest.mark.parametrize(("victim", "code"), [(an_actor, 0), pytest.param(a_task, 1, marks=pytest.mark.long)])
 def test_a_process_killed_in_the_middle_loses_nothing(
     env: dict[str, str], tmp_path: Path, victim: Callable[[], int], code: int
 ) -> None:

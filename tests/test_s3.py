@@ -252,6 +252,7 @@ def test_what_is_wrong_with_a_bucket_is_a_sentence(s3: S3, bench: Bench, model: 
     assert s3.objects() == {}
 
 
+@pytest.mark.long
 def test_what_a_run_has_left_is_read_where_it_is(s3: S3, bench: Bench, model: FakeModel) -> None:
     model.answer = lambda prompt: "" if prompt == "Say q7" else f"a {prompt}"
     recipe = bench.recipe(STEPS, QUERIES)
@@ -291,6 +292,7 @@ def test_what_a_run_has_left_is_read_where_it_is(s3: S3, bench: Bench, model: Fa
     assert (done.returncode, "no credentials for" in done.stderr) == (1, True)
 
 
+@pytest.mark.long
 def test_the_records_of_a_run_are_exported_from_where_they_are(s3: S3, tmp_path: Path) -> None:
     assert s3.autoif("a", "run", AUTOIF, *SMALL, "--output-dir", tmp_path / "out").returncode == 0
     for more in ((), ("--set", "shards=3")):

@@ -39,6 +39,7 @@ def test_tasks_together_never_ask_more_at_once_than_the_recipe_says(
 
 
 @pytest.mark.heavy
+@pytest.mark.long
 def test_tasks_find_together_what_a_server_can_take(tmp_path: Path) -> None:
     """A ceiling of 64 times as much; what became of it is read from the server's own record."""
     capacity, tasks, records = 32, 4, 5_000
@@ -123,7 +124,7 @@ def halves(count: int) -> list[dict[str, int]]:
     return [{"number": i, "half": i // 2} for i in range(count)]
 
 
-@pytest.mark.parametrize("tasks", [2, pytest.param(400, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("tasks", [2, pytest.param(1000, marks=[pytest.mark.heavy, pytest.mark.long])])
 def test_more_tasks_than_records_give_the_same_bytes(bench: Bench, model: FakeModel, tasks: int) -> None:
     few = halves(50 if tasks > 2 else 1)
     bench.run(DEDUP, few)

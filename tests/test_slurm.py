@@ -114,6 +114,7 @@ def test_a_cancelled_task_is_told_and_the_same_command_finishes(cluster: dict[st
     assert totals["completions"] < 64 + len(rows(folder / "out" / "unlike.jsonl"))
 
 
+@pytest.mark.long
 def test_the_server_of_a_cancelled_task_ends_with_it(cluster: dict[str, str], tmp_path: Path) -> None:
     word = uuid4().hex
     folder, env = project(tmp_path / "project", "", "slurm", CLUSTER), {**cluster, MARK: word}

@@ -107,6 +107,7 @@ def under_way(screen: list[str]) -> bool:
     return any(re.match(r" 8 score.* [1-9]\d* +[1-9]\d* ", line) for line in screen)
 
 
+@pytest.mark.long
 def test_it_follows_the_size_of_the_terminal(terminal: Terminal) -> None:
     """Several tasks: what is on the screen is one frame that fits, whatever the size was before."""
     with teacher("--latency", "0.7") as url:
@@ -144,6 +145,7 @@ def test_it_follows_the_size_of_the_terminal(terminal: Terminal) -> None:
     assert "datatrove" not in terminal.all
 
 
+@pytest.mark.long
 def test_a_tall_recipe_on_a_small_screen_stands_still(terminal: Terminal) -> None:
     """Between two frames nothing is cleared and nothing scrolls: what would flicker."""
     terminal.resize(90, 8)
@@ -168,7 +170,7 @@ def test_a_tall_recipe_on_a_small_screen_stands_still(terminal: Terminal) -> Non
         terminal.ended(0)
 
 
-@pytest.mark.parametrize("tasks", [[], TASKS], ids=["one", "several"])
+@pytest.mark.parametrize("tasks", [[], pytest.param(TASKS, marks=pytest.mark.long)], ids=["one", "several"])
 def test_ctrl_c_leaves_the_terminal_as_it_was(terminal: Terminal, tasks: list[str]) -> None:
     """And the same command goes on, with what is in the cache."""
     with teacher("--latency", "0.5") as url:
