@@ -68,14 +68,13 @@ class Generator(AsyncBlock):
         if on_length is not None:
             self.on_length = on_length
         # What the templates use is read too; what `variables` supplies does not come from the record.
-        used = self.prompt.fields | (self.system.fields if self.system else frozenset())
-        self.reads = sorted({*type(self).reads, *used} - set(self.supplies))
+        self._used = self.prompt.fields | (self.system.fields if self.system else frozenset())
+        self.reads = sorted({*type(self).reads, *self._used} - set(self.supplies))
         self.must_show(self.needs)
 
     def must_show(self, names: Sequence[str]) -> None:
         """Refuses a prompt that asks the same whatever these variables hold."""
-        used = self.prompt.fields | (self.system.fields if self.system else frozenset())
-        if missing := [name for name in names if name not in used]:
+        if missing := [name for name in names if name not in self._used]:
             raise ValueError(f"the prompt does not show what it is about: put {{{{ {missing[0]} }}}} into it")
 
     supplies: ClassVar[Sequence[str]] = ()
