@@ -86,7 +86,7 @@ class RunContext:
 
     def meter(self, step: str, position: int, block: str) -> Meter:
         key = (step, position, block)
-        return self.meters[key] if key in self.meters else self.meters.setdefault(key, Meter())
+        return self.meters.get(key) or self.meters.setdefault(key, Meter())
 
     def announce(self) -> None:
         """Says which blocks will count, before any task has begun: a run may end before it comes to them."""
@@ -214,17 +214,20 @@ class _Opened:
         self._reporter.start()
 
     def part(self, file: str) -> IO[bytes]:
-        with self._write_lock, _disk_trouble_told(self.folder / file):
-            if file not in self._parts:
-                path = self.folder / file
+        if file not in self._parts:
+            path = self.folder / file
+            with self._write_lock, _disk_trouble_told(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._parts[file] = path.open("wb")
-            return self._parts[file]
+                self._parts[file] = self._parts.get(file) or path.open("wb")
+        return self._parts[file]
 
     def write(self, file: str, line: bytes) -> None:
         part = self.part(file)
-        with self._write_lock, _disk_trouble_told(self.folder / file):
-            part.write(line)
+        try:
+            with self._write_lock:
+                part.write(line)
+        except OSError as error:
+            raise _told(error, self.folder / file) from error
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
@@ -344,4 +347,8 @@ def _disk_trouble_told(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise disk_trouble(error, place) or StopRun(f"cannot write {place}: {error}") from error
+        raise _told(error, place) from error
+
+
+def _told(error: OSError, place: Path) -> AutoIFError:
+    return disk_trouble(error, place) or StopRun(f"cannot write {place}: {error}")

@@ -21,7 +21,7 @@ from .errors import CONTINUES, StopRun, disk_trouble
 
 CACHE_LOCK = ".run.lock"
 """held by a run in its cache's folder"""
-_ID = re.compile(rb'\{"id": "((?:[^"\\]|\\.)*)"')  # every row is written with its id first
+_ID = re.compile(rb'\{"id": ?"((?:[^"\\]|\\.)*)"')  # every row is written with its id first
 _PIECE = 1 << 20  # bytes of rows that are sorted in memory
 _FAN_IN = 64  # files that are merged at a time
 

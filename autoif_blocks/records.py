@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -23,7 +24,8 @@ MADE_FROM = "made_from"
 """the field with the ids of the records that one descends from, the nearest last"""
 SEEDS = "seeds"
 """the field of a new instruction with the ids of those that the model was shown"""
-_to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_AS_JSON_DOES = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def content_hash(*parts: object, size: int = 10) -> str:
@@ -128,6 +130,10 @@ def to_line(row: Mapping[str, Any]) -> bytes:
         TypeError: a value has no JSON form.
         ValueError: a number is NaN or infinite, or the structure is too deep or contains itself.
     """
+    with suppress(TypeError):  # which also says that a number is large, or a text no UTF-8
+        line = orjson.dumps(row, option=_AS_JSON_DOES | orjson.OPT_APPEND_NEWLINE)
+        if b"null" not in line:  # what orjson makes of NaN
+            return line
     try:
         text = _to_text(row)
     except RecursionError as error:

@@ -40,7 +40,7 @@ def test_rows_reach_their_part_of_the_file(context: RunContext, tmp_path: Path) 
     context.touch("empty.jsonl")
     context.close(True)
     part = tmp_path / "work" / "00003"
-    assert (part / "a" / "b.jsonl").read_text() == '{"id": "x", "n": 1}\n{"id": "y"}\n'
+    assert (part / "a" / "b.jsonl").read_text() == '{"id":"x","n":1}\n{"id":"y"}\n'
     assert (part / "empty.jsonl").read_bytes() == b""
 
 
@@ -81,7 +81,7 @@ def test_an_output_that_cannot_be_written_out_is_told_when_it_closes(tmp_path: P
     context.write("other.jsonl", {"id": "y"})
     with pytest.raises(StopRun, match="No space left"):
         context.close(True)
-    assert (tmp_path / "00000" / "other.jsonl").read_text() == '{"id": "y"}\n'
+    assert (tmp_path / "00000" / "other.jsonl").read_text() == '{"id":"y"}\n'
     assert "autoif-loop" not in [thread.name for thread in threading.enumerate()]
 
 

@@ -65,7 +65,7 @@ def test_a_text_file_gets_the_bare_lines(tmp_path: Path) -> None:
 def test_ids_of_any_length_are_read(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(to_line({"id": "x" * 5000}) + to_line({"id": 'a"\\é'}))
     assert merge([tmp_path / "p"], tmp_path / "out.jsonl") == 2
-    assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "a')
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id":"a')
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
@@ -25,6 +27,12 @@ from autoif_blocks.records import (
     to_line,
     to_row,
 )
+
+
+@dataclass
+class Point:
+    x: int
+
 
 VALUES = st.recursive(
     st.none()
@@ -134,7 +142,17 @@ def test_a_line_holds_the_record(fields: dict[str, Any]) -> None:
 
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
-    assert to_line({"id": "x", "a": "\ud83d!", "b": "😀"}) == '{"id": "x", "a": "?!", "b": "😀"}\n'.encode()
+    assert to_line({"id": "x", "a": "\ud83d!", "b": "😀"}) == '{"id":"x","a":"?!","b":"😀"}\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(None, "null"), ("null", '"null"'), (10**40, str(10**40)), ({1: 2}, '{"1":2}'), ("\ud800", '"?"'), (0.1, "0.1")],
+    ids=repr,
+)
+def test_a_line_has_one_form_whatever_stands_in_it(value: object, written: str) -> None:
+    row = {"id": "x", "a": [1, {"b": "é\x1b"}], "value": value}
+    assert to_line(row) == f'{{"id":"x","a":[1,{{"b":"é\\u001b"}}],"value":{written}}}\n'.encode()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -162,7 +180,7 @@ def test_a_structure_that_json_cannot_follow_is_refused(make: Any, said: str) ->
         to_line({"id": "x", "a": make()})
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"bytes", object()])
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", object(), Point(1), date(2026, 1, 1)])
 def test_a_value_without_a_json_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError):
         to_line({"id": "x", "a": value})

@@ -14,7 +14,7 @@ from ..records import MADE_FROM
 from .measures import family, histogram, languages, near_duplicates
 from .sample import MOST, End
 
-_PARENTS = re.compile(rb'"made_from": \[("[^\]]*)\]')  # in a text, its quotation marks would be escaped
+_PARENTS = re.compile(rb'"made_from": ?\[("[^\]]*)\]')  # in a text, its quotation marks would be escaped
 _ACCURACY = re.compile(r"accuracy (\d\.\d\d)")
 _LANGUAGE_SAMPLE = 1500  # texts: the detector takes about a millisecond for each
 _LISTED = 15  # families, pairs
