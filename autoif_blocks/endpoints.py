@@ -137,9 +137,10 @@ class Endpoints:
 
     def _wake_later(self) -> None:
         """A server that rests comes back by itself: no slot that is given back tells of it."""
+        if self._used >= self.config.slots or self._timer is not None:
+            return
         now = time.monotonic()
-        rests = [rest for endpoint in self.all if (rest := endpoint.resting(now))]
-        if rests and self._used < self.config.slots and self._timer is None:
+        if rests := [rest for endpoint in self.all if (rest := endpoint.resting(now))]:
             self._timer = asyncio.get_running_loop().call_later(min(rests), self._woken)
 
     def _woken(self) -> None:
