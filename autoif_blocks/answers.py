@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from .errors import Retry
-from .records import read_json
+from .records import compact_json, read_json
 
 _MOST_CHARACTERS_A_TOKEN = 7  # prose has four to five
 _MOST_TOKENS = 10**9  # that a server may claim for one answer
@@ -28,6 +28,21 @@ class Completion:
 
     text: str
     finish_reason: str = "stop"
+
+
+def kept(completion: Completion) -> str:
+    """A completion as the cache keeps it."""
+    return compact_json([completion.text, completion.finish_reason]).decode()
+
+
+def recalled(value: str | None) -> Completion | None:
+    """The inverse of `kept`; a cache from elsewhere may hold anything, of which nothing is made."""
+    try:
+        found: Any = read_json(value) if value is not None else None
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(found, list) and len(found) == 2 and all(isinstance(part, str) for part in found)
+    return Completion(*found) if whole else None
 
 
 @dataclass(frozen=True)

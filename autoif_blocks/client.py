@@ -26,19 +26,20 @@ import logging
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .accounting import Meter
-from .answers import Completion, NoModel
+from .answers import Completion, NoModel, kept, recalled
 from .cache import Cache, request_keys
 from .endpoint import Busy, Endpoint, Lost, Unreachable
 from .endpoints import Endpoints
 from .errors import DropRecord, ModelUnavailable, Retry
+from .hedging import first_answer
 from .limits import ServerHealth
 from .models import ModelConfig
-from .records import compact_json, content_hash, read_json
+from .records import compact_json, content_hash
 from .serving import Served
 
 log = logging.getLogger(__name__)
@@ -144,11 +145,11 @@ class Client:
 
     def _recall(self, keys: list[bytes], step: str) -> list[Completion | None]:
         values = self._cache.get_many(keys, step) if self._cache is not None else [None] * len(keys)
-        return [_recalled(value) for value in values]
+        return [recalled(value) for value in values]
 
     def _keep(self, key: bytes, completion: Completion, step: str) -> None:
         if self._cache is not None:
-            self._cache.put(key, compact_json([completion.text, completion.finish_reason]).decode(), step)
+            self._cache.put(key, kept(completion), step)
 
     async def _ask(
         self, request: dict[str, Any], index: int, count: int, meter: Meter, priority: int
@@ -238,7 +239,7 @@ class Client:
                 await asyncio.wait({first}, timeout=patience)
                 if first.done():
                     return first.result()
-                return await self._hedged(first, self._second(endpoint, body, count, meter))
+                return await first_answer(first, self._second(endpoint, body, count, meter))
             finally:
                 first.cancel()
         finally:
@@ -264,21 +265,6 @@ class Client:
             return await self._post(endpoint, body, count, meter)
         finally:
             self._servers.give_back(endpoint)
-
-    async def _hedged(
-        self, first: asyncio.Future[dict[int, Completion]], second: Coroutine[Any, Any, dict[int, Completion]]
-    ) -> dict[int, Completion]:
-        """The first answer of two; if one fails, the other's."""
-        other = asyncio.ensure_future(second)
-        try:
-            await asyncio.wait({first, other}, return_when=asyncio.FIRST_COMPLETED)
-            winner, loser = (first, other) if first.done() else (other, first)
-            if winner.exception() is None:
-                return winner.result()
-            await asyncio.wait({loser})
-            return (loser if loser.exception() is None else first).result()
-        finally:
-            other.cancel()
 
     def _stop_if_all_are_refused(self, refusal: DropRecord, meter: Meter) -> None:
         self._refused[id(meter)] += 1
@@ -353,16 +339,6 @@ class Client:
         meter.cost += answer.prompt_tokens * price.get("input", 0.0) / 1e6
         meter.cost += answer.completion_tokens * price.get("output", 0.0) / 1e6
         return dict(answer.completions)
-
-
-def _recalled(value: str | None) -> Completion | None:
-    """A completion as the cache keeps it; a cache from elsewhere may hold anything, which is asked again."""
-    try:
-        found: Any = read_json(value) if value is not None else None
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(found, list) and len(found) == 2 and all(isinstance(part, str) for part in found)
-    return Completion(*found) if whole else None
 
 
 class _Failed(Exception):

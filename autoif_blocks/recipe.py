@@ -191,9 +191,10 @@ class _Check:
         path = Path(self.source.file)
         return Recipe(
             path, self.data, top.get("name", path.stem), top.get("seed", 0), top.get("text", ""), output_dir, cache_dir,
-            models, sandbox, executor, tuple(steps), float(top.get("flush_interval", 5.0)), budget, cache,
-            self.data.get("target"), self.data.get("shards"), wiring.inputs, urls.get("output_dir", "").rstrip("/"),
-            urls.get("cache_dir", "").rstrip("/"), work_dir, float(top.get("send_interval", 60.0)),
+            models, sandbox, executor, tuple(steps), budget=budget, cache=cache, target=self.data.get("target"),
+            shards=self.data.get("shards"), inputs=wiring.inputs, work_dir=work_dir,
+            output_url=urls.get("output_dir", "").rstrip("/"), cache_url=urls.get("cache_dir", "").rstrip("/"),
+            **{name: float(top[name]) for name in ("flush_interval", "send_interval") if name in top},
         )  # fmt: skip
 
     def _check_named(self, where: tuple[str, str], named: Sequence[str], steps: Sequence[Step]) -> None:

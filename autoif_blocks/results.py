@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import AutoIFError
 from .outputs import count_rows, forget_shards, merge, split
 from .state import StepCounts
+from .steps import Step
 
 _FOLDERS = ("", "dropped", "discarded")
 
@@ -43,6 +45,18 @@ def place(
     if shards is not None and counts[-1].file in rows:
         split(output / counts[-1].file, shards)
     return rows
+
+
+def partial_before(steps: Sequence[Step], first: int, earlier: Mapping[str, Any]) -> str | None:
+    """What to say where a run from step `first` on reads what a stopped one, of this `run.json`, has left."""
+    left = {row["name"]: row["unfinished"] for row in earlier.get("steps", []) if row.get("unfinished")}
+    short = [step.name for step in steps[: first - 1] if step.name in left]
+    if not short:
+        return None
+    return (
+        f"step {first} reads what a stopped run has left: {left[short[0]]} records had not got through step "
+        f"'{short[0]}'. To have them too, run from step '{short[0]}' on"
+    )
 
 
 def further(output: Path, counts: Sequence[StepCounts]) -> set[str]:

@@ -19,7 +19,7 @@ from .blocks.readers import Reader, ReadStep
 from .blocks.writers import StepFile
 from .cache_parts import fold
 from .context import RunSettings
-from .errors import BudgetSpent, RecipeError, StopRun, TargetMissed, disk_trouble
+from .errors import BudgetSpent, RecipeError, TargetMissed, disk_trouble
 from .executors import check_before, execute, stages_of
 from .growth import Grower, Rounds
 from .identity import changed_since, identity, refuse_to_overwrite
@@ -27,7 +27,7 @@ from .mirror import Mirror, mirrored
 from .models import SIMULATED
 from .outputs import CACHE_LOCK, forget_shards, held
 from .recipe import Recipe
-from .results import check_counts, further, place
+from .results import check_counts, further, partial_before, place
 from .salvage import repair
 from .series import Series
 from .servers import server_specs
@@ -38,7 +38,7 @@ from .steps import Step
 from .stopping import GRACE, Stop, stop_flag, told_by_signals, told_when
 from .summary import Summary
 from .timeline import recording
-from .upkeep import Found, clean, delete_all, record
+from .upkeep import delete_all, settle
 
 
 class Listener(Protocol):
@@ -127,7 +127,7 @@ class _Run:
         earlier = RunState.earlier(self.output) or {}
         self._check_before(earlier)
         self._note(repair(self.recipe.cache_dir))
-        self._note(self._partial_before(earlier))
+        self._note(partial_before(self.recipe.steps, self.steps[0].number, earlier))
         self._note(changed_since(Series.identity_before(self.work), self.identity))
         self._fold()
         if not self.options.resume:
@@ -182,7 +182,8 @@ class _Run:
         missed = self.rounds.hopeless if whole and self.rounds and not self.rounds.reached else ""
         done, counts = whole and not missed, state.read()
         result = self.summary.write("completed" if done else "stopped", counts, self.stay, why or missed)
-        self._settle_cache(counts, done and self.options.limit is None)
+        complete = done and self.options.limit is None
+        settle(self.recipe, counts, self.work.glob("stage-*/*.used") if complete else None, self._note)
         shutil.rmtree(self.work, ignore_errors=True)
         if missed:
             raise TargetMissed(
@@ -265,18 +266,6 @@ class _Run:
                 raise RecipeError(f"model '{name}' takes its key from the environment variable {missing}: export it")
         self.servers = server_specs(self.recipe.models, self._models_used(), self.recipe.path.resolve().parent)
 
-    def _partial_before(self, earlier: dict[str, Any]) -> str | None:
-        """What to say where this run reads what a stopped one has left."""
-        first = self.steps[0].number
-        left = {row["name"]: row["unfinished"] for row in earlier.get("steps", []) if row.get("unfinished")}
-        short = [step.name for step in self.recipe.steps[: first - 1] if step.name in left]
-        if not short:
-            return None
-        return (
-            f"step {first} reads what a stopped run has left: {left[short[0]]} records had not got through step "
-            f"'{short[0]}'. To have them too, run from step '{short[0]}' on"
-        )
-
     def _start_afresh(self, earlier: dict[str, Any]) -> None:
         completions = delete_all(self.recipe.cache_dir)
         self.mirror.forget_completions()
@@ -358,23 +347,3 @@ class _Run:
         counts = RunState(self.work, self.steps).read()
         self.stay = self._further(counts)
         self.summary.write(state, counts, self.stay, failure)
-
-    def _settle_cache(self, counts: list[StepCounts], complete: bool) -> None:
-        """Notes what the run had of the cache and, if the recipe says so, deletes what it used. The results stand."""
-        folder, steps = self.recipe.cache_dir, [step.name for step in self.recipe.steps]
-        runs = {step.name: (step.whole.hits, step.whole.completions) for step in counts}
-        spare = [name for name in steps if not self.recipe.cache.keeps(name)]
-        deleted: Found = {}
-        note = ""
-        try:
-            output = self.recipe.output_url or str(self.output.resolve())
-            record(folder, output, runs, steps, self.work.glob("stage-*/*.used") if complete else None)
-            if spare and complete and self.steps[-1].name == steps[-1] and counts[-1].whole.given:
-                deleted, note = clean(folder, output, spare)
-        except StopRun as error:
-            self._note(f"the results are complete, but: {error}")
-        if deleted:
-            count = sum(completions for completions, _ in deleted.values())
-            self._note(
-                f"cache.keep: deleted {count} completions of this run from {folder}{f'; {note}' if note else ''}"
-            )

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .cache import BATCHES, FILE_NAME, configure, connect, transaction
 from .errors import StopRun
 from .salvage import mark, repair
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+    from .state import StepCounts
 
 _CHUNK = 16 * 4096  # bytes of keys
 
@@ -160,6 +165,28 @@ def clean(folder: Path, output: str, steps: Sequence[str]) -> tuple[Found, str]:
     where = f"number IN ({of} {ours}) AND number NOT IN ({of} NOT ({ours}))"
     with _opened(folder, changing=True) as db:
         return _delete(db, where, [output, *steps] * 2)
+
+
+def settle(
+    recipe: Recipe, counts: Sequence[StepCounts], uses: Iterable[Path] | None, tell: Callable[[str], None]
+) -> None:
+    """Notes what a run had of its cache and, if the recipe says so, deletes what it used. Its results stand already, so
+    that what is wrong with the cache is told, not raised. `uses` as for `record`."""
+    folder, steps = recipe.cache_dir, [step.name for step in recipe.steps]
+    runs = {step.name: (step.whole.hits, step.whole.completions) for step in counts}
+    spare = [name for name in steps if not recipe.cache.keeps(name)]
+    deleted: Found = {}
+    note = ""
+    try:
+        output = recipe.output_url or str(recipe.output_dir.resolve())
+        record(folder, output, runs, steps, uses)
+        if spare and uses is not None and counts[-1].name == steps[-1] and counts[-1].whole.given:
+            deleted, note = clean(folder, output, spare)
+    except StopRun as error:
+        tell(f"the results are complete, but: {error}")
+    if deleted:
+        count = sum(completions for completions, _ in deleted.values())
+        tell(f"cache.keep: deleted {count} completions of this run from {folder}{f'; {note}' if note else ''}")
 
 
 def _found(db: sqlite3.Connection, where: str, values: Sequence[object]) -> Found:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from test_client import PROMPT, QUICK, Body, Server, _hang, prompt, says, talk, texts, while_others_succeed
 from test_endpoints import SCHEMA, answered, ask, echo
 
 from autoif_blocks.accounting import Meter
-from autoif_blocks.client import Client, Completion, _recalled, _spans
+from autoif_blocks.answers import Completion, recalled
+from autoif_blocks.client import Client, _spans
 from autoif_blocks.errors import ModelUnavailable, Retry
 from autoif_blocks.serving import Served, ServerState
 
@@ -34,7 +36,7 @@ def test_the_seeds_that_are_sent_stay_as_they_are(seed: int, sent: int) -> None:
     ],
 )  # fmt: skip
 def test_what_a_cache_holds_is_a_completion_or_asked_again(value: str | None, found: Completion | None) -> None:
-    assert _recalled(value) == found
+    assert recalled(value) == found
 
 
 def test_what_a_request_will_take_is_guessed_from_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +238,23 @@ def test_the_answer_of_two_is_the_first_good_one(
         assert len(server.bodies) == requests
 
     talk(script, use)
+
+
+@pytest.mark.parametrize(("served_during", "attempts"), [(1, 5), (2, 5), (3, 6), (4, 7)])
+def test_others_count_who_were_served_during_the_later_half_of_the_attempts(served_during: int, attempts: int) -> None:
+    async def use(client: Client, server: Server) -> int:
+        asked = 0
+
+        async def busy(request: web.Request) -> web.Response:
+            nonlocal asked
+            asked += 1
+            if asked == served_during:
+                await client.complete(prompt("other"))
+            return web.Response(status=429)
+
+        server.script = lambda body, _: says("ok") if body["messages"][0]["content"] == "other" else busy
+        with pytest.raises(ModelUnavailable, match="no request has succeeded for"):
+            await client.complete(prompt("mine"))
+        return asked
+
+    assert talk(lambda body, _: None, use, max_retries=4) == attempts

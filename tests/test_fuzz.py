@@ -31,11 +31,11 @@ from test_batches import BATCH
 from test_parsing import READERS
 from test_security import MEASURED, Hostile, reply
 
-from autoif_blocks.answers import Answer, read_answer, seconds_to_wait
+from autoif_blocks.answers import Answer, read_answer, recalled, seconds_to_wait
 from autoif_blocks.batch import read_replies, remembered
 from autoif_blocks.blocks.queries import JoinQueries
 from autoif_blocks.blocks.readers import ReadJsonl, ReadLines, ReadRun, ReadStep
-from autoif_blocks.client import Client, _recalled
+from autoif_blocks.client import Client
 from autoif_blocks.errors import DropRecord, ModelUnavailable, Retry, StopRun
 from autoif_blocks.export.layouts import chat_of
 from autoif_blocks.export.pairs import pair_of
@@ -154,7 +154,7 @@ def test_many_answers_are_read_or_asked_again(raw: bytes, header: str) -> None:
 @given(st.text() | BODIES.map(lambda raw: raw.decode("utf-8", "replace")) | st.just('["x", "stop"]'))
 @example('{"0": "", "": ""}')
 def test_a_cache_from_elsewhere_holds_completions_or_nothing(value: str) -> None:
-    found = _recalled(value)
+    found = recalled(value)
     assert found is None or [found.text, found.finish_reason] == json.loads(value)
     assert found is not None or value != '["x", "stop"]'
 
