@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from schedule import Request, bound, greedy
+from schedule import Request, all_knowing, bound, by_luck, greedy
 
 from autoif_blocks import Recipe
 from autoif_blocks.blocks.base import Block
@@ -217,6 +217,11 @@ def main() -> None:
     )
     print(f"wall {wall:.2f} s   bound {lower:.2f} s   greedy, without overhead {best:.2f} s")
     print(f"bound / wall {lower / wall:.3f}   bound / greedy {lower / best:.3f}   greedy / wall {best / wall:.3f}")
+    luck = [lower / end for end in by_luck(requests, options.slots)]
+    print(f"bound / one that knows how long answers take {lower / all_knowing(requests, options.slots):.3f}", end="   ")
+    print(
+        f"bound / greedy in {len(luck)} other orders {luck[-1]:.3f} to {luck[0]:.3f}, median {luck[len(luck) // 2]:.3f}"
+    )
     print(
         f"CPU: this process {cpu:.1f} s, {cpu / count * 1e3:.2f} ms a request (all threads; not the sandbox's children)"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 
 
 @dataclass
@@ -13,7 +14,7 @@ class Request:
 
     service: float
     """seconds that the server takes for it"""
-    priority: int = 0
+    priority: float = 0
     """the number of its step: the lowest is served first, as the client does it"""
     after: Sequence[int] = ()
     """the requests whose answers it needs, by their place in the list"""
@@ -48,3 +49,21 @@ def greedy(requests: Sequence[Request], slots: int) -> float:
             if not waits_for[later]:
                 heapq.heappush(ready, (requests[later].priority, now, later))
     return now
+
+
+def all_knowing(requests: Sequence[Request], slots: int) -> float:
+    """The same of a scheduler that knows how long each answer will take, and asks first what the most time hangs on."""
+    ahead = [request.service for request in requests]
+    for number in range(len(requests) - 1, -1, -1):
+        for earlier in requests[number].after:
+            ahead[earlier] = max(ahead[earlier], requests[earlier].service + ahead[number])
+    return greedy([replace(request, priority=-most) for request, most in zip(requests, ahead, strict=True)], slots)
+
+
+def by_luck(requests: Sequence[Request], slots: int, times: int = 20) -> list[float]:
+    """The same of the greedy one, in other orders of the requests of a step; sorted."""
+    ends = []
+    for seed in range(times):
+        luck = Random(seed)
+        ends.append(greedy([replace(one, priority=one.priority + luck.random()) for one in requests], slots))
+    return sorted(ends)
