@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .blocks.functions import share, weights_of
+from .blocks.functions import part, share, weights_of
 from .blocks.threshold import Threshold
 from .errors import SandboxUnavailable
 from .parsing import strip_reasoning
@@ -77,11 +77,11 @@ def _constraint(row: object) -> Constraint:
 def reward_of(constraints: Sequence[Constraint], runs: Sequence[Sequence[Outcome]]) -> float:
     """The satisfied constraints' share of the weight; `runs` has each function's outcomes, constraint by constraint."""
     waiting = iter(runs)
-    satisfied = 0.0
+    satisfied = []
     for constraint in constraints:
         accepted = share([next(waiting)[0].verdict is True for _ in constraint.functions], constraint.function_weights)
-        satisfied += constraint.weight * constraint.pass_rate.passes(accepted)
-    return satisfied / sum(constraint.weight for constraint in constraints)
+        satisfied.append(constraint.pass_rate.passes(accepted))
+    return part([constraint.weight for constraint in constraints], satisfied)
 
 
 class Rewards:

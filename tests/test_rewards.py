@@ -59,7 +59,8 @@ def rewards() -> Iterator[Rewards]:
         ([constraint(ALWAYS, NEVER)], "a", 0.0),  # half of the functions are no majority
         ([constraint(ALWAYS, NEVER, function_weights=[0.6, 0.4])], "a", 1.0),
         ([constraint(ALWAYS, NEVER, NEVER, function_weights=[1, 0, 0.2])], "a", 1.0),
-        ([constraint(ALWAYS, ALWAYS, NEVER, function_weights=[0.1, 0.2, 0.3])], "a", 0.0),
+        ([constraint(ALWAYS, ALWAYS, NEVER, function_weights=[0.1, 0.2, 0.3])], "a", 0.0),  # nor is half of the weight
+        ([constraint(ALWAYS, weight=0.1), constraint(ALWAYS, weight=0.2), constraint(NEVER, weight=0.3)], "a", 0.5),
         (
             [constraint(ALWAYS, NEVER, function_weights=[1, 3], weight=2, pass_rate=">= 0.25"), constraint(NEVER)],
             "a",

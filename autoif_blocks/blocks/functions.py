@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import compress
 from typing import Any
 
 from ..errors import DropRecord
@@ -103,6 +105,15 @@ def share(accepted: Sequence[bool], weights: Sequence[float] | None) -> float:
     """
     if weights is None:
         return sum(accepted) / len(accepted)
-    if not (total := sum(weights[: len(accepted)])):
+    votes = weights[: len(accepted)]
+    if not any(votes):
         raise DropRecord("no_weight", f"none of the {len(accepted)} functions has a weight")
-    return sum(weight for weight, yes in zip(weights, accepted, strict=False) if yes) / total
+    return part(votes, accepted)
+
+
+def part(weights: Sequence[float], chosen: Sequence[bool]) -> float:
+    """The share that the chosen weights, of which not all are 0, have of all. It is reckoned with the numbers as they
+    are written: 0.1 and 0.2 of 0.1, 0.2 and 0.3 are half. A sum of floats is a little more or less, by the version of
+    Python, and half is where votes are decided."""
+    exact = [Fraction(str(weight)) for weight in weights]
+    return float(sum(compress(exact, chosen)) / sum(exact))

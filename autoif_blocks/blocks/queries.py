@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -143,7 +144,7 @@ class JoinQueries(Block):
 
     def _is_foreign(self, query: str) -> bool:
         ranked: list[tuple[str, float]] = detector().rank(query)
-        wanted = sum(share for code, share in ranked if _SAME_LANGUAGE.get(code, code) in self.languages)
+        wanted = math.fsum(share for code, share in ranked if _SAME_LANGUAGE.get(code, code) in self.languages)
         return wanted < 1 - self.language_confidence
 
     def __getstate__(self) -> dict[str, Any]:
