@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "autoif_blocks"
 ORDER = """
     errors plain storage records languages perturbations parsing accounting stopping budget
     cache carving salvage cache_parts upkeep prompts answers models limits
-    orphans serving.host serving.state serving.supervisor serving batch batches endpoint endpoints client
+    orphans serving.host serving.state serving.supervisor serving batch batches endpoint endpoints hedging client
     sandbox.policy sandbox.dull sandbox.jobs sandbox.kernel sandbox.layers
     sandbox.child sandbox.zygote sandbox.worker sandbox.pool sandbox.doctor sandbox
     streaming warned context

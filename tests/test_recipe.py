@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -278,7 +279,7 @@ STEPS = {
         ["3: step 'b': RegexFilter has no option 'regexp'; did you mean 'regex_exp'?",
          "3: step 'b': RegexFilter needs the option 'regex_exp' (str)"]),
     "bad pattern": ("- {name: b, block: datatrove.pipeline.filters.RegexFilter, text: instruction, regex_exp: '('}",
-        ["3: step 'b': RegexFilter: error: missing )"]),
+        [f"3: step 'b': RegexFilter: {re.error.__name__}: missing )"]),  # its name has changed in Python 3.13
     "extra to install": (
         "- {name: b, block: datatrove.pipeline.filters.FastTextClassifierFilter, text: instruction, model_url: x}",
         ["3: step 'b': FastTextClassifierFilter: Please install `"]),
