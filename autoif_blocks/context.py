@@ -215,19 +215,16 @@ class _Opened:
 
     def part(self, file: str) -> IO[bytes]:
         if file not in self._parts:
-            path = self.folder / file
-            with self._write_lock, _disk_trouble_told(path):
+            with self._write_lock, _disk_trouble_told(self.folder, file):
+                path = self.folder / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._parts[file] = self._parts.get(file) or path.open("wb")
         return self._parts[file]
 
     def write(self, file: str, line: bytes) -> None:
         part = self.part(file)
-        try:
-            with self._write_lock:
-                part.write(line)
-        except OSError as error:
-            raise _told(error, self.folder / file) from error
+        with self._write_lock, _disk_trouble_told(self.folder, file):
+            part.write(line)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
@@ -343,12 +340,10 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextlib.contextmanager
-def _disk_trouble_told(place: Path) -> Iterator[None]:
+def _disk_trouble_told(place: Path, file: str = "") -> Iterator[None]:
+    """`file` is one in that place: the two are put together only where there is trouble, as rows are written often."""
     try:
         yield
     except OSError as error:
-        raise _told(error, place) from error
-
-
-def _told(error: OSError, place: Path) -> AutoIFError:
-    return disk_trouble(error, place) or StopRun(f"cannot write {place}: {error}")
+        place /= file
+        raise disk_trouble(error, place) or StopRun(f"cannot write {place}: {error}") from error

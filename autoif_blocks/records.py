@@ -25,7 +25,7 @@ MADE_FROM = "made_from"
 SEEDS = "seeds"
 """the field of a new instruction with the ids of those that the model was shown"""
 _to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_AS_JSON_DOES = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_AS_A_ROW = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_APPEND_NEWLINE
 
 
 def content_hash(*parts: object, size: int = 10) -> str:
@@ -131,7 +131,7 @@ def to_line(row: Mapping[str, Any]) -> bytes:
         ValueError: a number is NaN or infinite, or the structure is too deep or contains itself.
     """
     with suppress(TypeError):  # which also says that a number is large, or a text no UTF-8
-        line = orjson.dumps(row, option=_AS_JSON_DOES | orjson.OPT_APPEND_NEWLINE)
+        line = orjson.dumps(row, option=_AS_A_ROW)
         if b"null" not in line:  # what orjson makes of NaN
             return line
     try:
