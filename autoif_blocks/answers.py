@@ -81,15 +81,18 @@ def read_answer(raw: bytes, count: int) -> Answer:
         raise Retry(f"an answer without choices: {said(raw)}")
     usage = answer.get("usage")
     written = _tokens(usage, "completion_tokens")
-    characters = sum(len(completion.text) for _, completion in found)
-    timings = answer.get("timings")
-    of_one = isinstance(timings, dict) and _tokens(timings, "predicted_n") == written > 0
-    if len(found) > 1 and (of_one or characters > _MOST_CHARACTERS_A_TOKEN * written):
-        written *= len(found)  # llama.cpp's server counts one choice only, and says how long that one took
+    if len(found) > 1:
+        characters = sum(len(completion.text) for _, completion in found)
+        timings = answer.get("timings")
+        of_one = isinstance(timings, dict) and _tokens(timings, "predicted_n") == written > 0
+        if of_one or characters > _MOST_CHARACTERS_A_TOKEN * written:
+            written *= len(found)  # llama.cpp's server counts one choice only, and says how long that one took
     return Answer(_placed(found, count), _tokens(usage, "prompt_tokens"), written)
 
 
 def _placed(found: list[tuple[Any, Completion]], count: int) -> dict[int, Completion]:
+    if count == 1 == len(found):
+        return {0: found[0][1]}
     indexes = [index for index, _ in found]
     if all(type(index) is int for index in indexes) and len(set(indexes)) == len(indexes):
         found.sort(key=lambda pair: pair[0])

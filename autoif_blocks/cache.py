@@ -134,16 +134,15 @@ class Cache:
             with self._lock:
                 for table in self._tables:
                     rows = self._reader.execute(f"SELECT key, crc, value FROM {table} WHERE key IN ({marks})", keys)
-                    found.update(
-                        (key, value.decode("utf-8", "replace"))
-                        for key, crc, value in rows.fetchall()
-                        if fits(key, crc, value)
-                    )
+                    for key, crc, value in rows:
+                        if fits(key, crc, value):
+                            found[key] = value.decode("utf-8", "replace")
                     if len(found) == len(keys):
                         break
                 for unwritten in (self._writing, self._pending):
-                    if unwritten:
-                        found.update((key, unwritten[key][0]) for key in keys if key in unwritten)
+                    for key in keys if unwritten else ():
+                        if key in unwritten:
+                            found[key] = unwritten[key][0]
                 self._note(step, keys if len(found) == len(keys) else list(found))
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error

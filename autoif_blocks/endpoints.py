@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _BUSY_STATUS = {429, 503, 529}
 _RETRY_STATUS = {408, 409, 425}
 _REFUSED_STATUS = {400, 413, 422}
+_NO_LIMIT = contextlib.nullcontext()
 _MOST_BYTES = {"answer": 1 << 26, "file": 1 << 30}  # of a body, unpacked: no server may fill the memory
 
 
@@ -55,8 +56,8 @@ class Endpoints:
         self._tokens = RateLimit(config.tpm, self.sleep) if config.tpm else None
         first, between = config.first_byte_timeout, config.read_timeout
         self._whole = TimeLimit(config.timeout, "no answer")
-        self._first_byte = TimeLimit(first, "not a byte") if first else None
-        self._next_bytes = TimeLimit(between, "not a byte more") if between else None
+        self._first_byte = TimeLimit(first, "not a byte") if first else _NO_LIMIT
+        self._next_bytes = TimeLimit(between, "not a byte more") if between else _NO_LIMIT
         self._batches: Batches | None = None
         if config.mode == "batch":
             call, failure = partial(self._call, self.all[0]), partial(self._failure, self.all[0], proven=False)
@@ -70,7 +71,7 @@ class Endpoints:
         if self._timer is not None:
             self._timer.cancel()
         for limit in (self._whole, self._first_byte, self._next_bytes):
-            if limit is not None:
+            if isinstance(limit, TimeLimit):
                 limit.close()
         if self._batches is not None:
             await self._batches.close()
@@ -239,7 +240,7 @@ class Endpoints:
         try:
             # Redirects are not followed: the prompts, and most of them the key, belong to the server that was named.
             with self._whole:
-                with self._first_byte or contextlib.nullcontext():
+                with self._first_byte:
                     response = await self._session.request(
                         method, address, data=data, headers=headers, allow_redirects=False
                     )
@@ -263,17 +264,16 @@ class Endpoints:
     async def _body(self, response: aiohttp.ClientResponse, most: int) -> bytes:
         """All of it, to its end: else the connection would be closed."""
         pieces: list[bytes] = []
-        left = most
+        left, content = most, response.content
         try:
-            while True:
-                with self._next_bytes or contextlib.nullcontext():
-                    piece = await response.content.readany()
-                if not piece:
-                    return b"".join(pieces)
+            while not content.at_eof():
+                with _NO_LIMIT if content.is_eof() else self._next_bytes:  # mostly all of it has come with the head
+                    piece = await content.readany()
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
                     raise Lost(f"an answer of more than {most >> 20} MB")
+            return b"".join(pieces)
         except BaseException:
             response.close()
             raise

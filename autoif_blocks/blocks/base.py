@@ -107,11 +107,11 @@ class Block(PipelineStep):  # type: ignore[misc]  # datatrove has no type hints
             evidence = children.evidence if isinstance(children, DropRecord) else {}
             self.drop(record.with_(**evidence), *self._reason(children))
             return
-        given = 0
+        given, meter = 0, self.meter
         for child in children:
-            self.meter.created += given > 0  # one by one: the counts add up even if the run ends between two children
+            meter.created += given > 0  # one by one: the counts add up even if the run ends between two children
             given += 1
-            self.meter.given += 1
+            meter.given += 1
             yield child.document
         if given:
             self._failing = None
@@ -194,10 +194,11 @@ class AsyncBlock(Block):
             yield from self.deliver(Record(document), result)
 
     async def _work(self, document: Document) -> list[Record] | Exception:
-        self.meter.taken += 1
+        meter = self.meter
+        meter.taken += 1
         try:
             return list(await self.handle_async(Record(document)))
         except Exception as error:
             return error
         finally:
-            self.meter.worked += 1
+            meter.worked += 1

@@ -3,7 +3,9 @@
     python tests/benchmarks/bench_client.py [requests]
 
 The server is a process of its own that parses nothing and always sends the same answer, so that what is measured is the
-client. Each line is the best of three rounds, taken in turns, so that a busy machine slows all of them alike.
+client. Each ratio is the median over rounds, within which the lines take turns, so that a machine which is now fast and
+now slow is so for all of them; each is measured in a process of its own, so that none finds the memory as another has
+left it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -31,7 +34,7 @@ from autoif_blocks.models import ModelConfig
 from autoif_blocks.records import Record
 
 SLOTS = 64
-ROUNDS = 3
+ROUNDS = 15
 PROMPT = "Write a function that checks the instruction. " * 20
 TEXT = "def evaluate(response):\n    return len(response.split()) > 3\n" * 8
 
@@ -75,11 +78,10 @@ def serve(ready: Any) -> None:
 
 @dataclass
 class Cost:
-    wall: float = float("inf")
-    cpu: float = float("inf")
+    """Seconds, of each round."""
 
-    def keep(self, wall: float, cpu: float) -> None:
-        self.wall, self.cpu = min(self.wall, wall), min(self.cpu, cpu)
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
 
 def messages(number: int) -> list[dict[str, str]]:
@@ -139,9 +141,19 @@ def step(url: str, count: int, folder: str) -> None:
 
 
 def measure(cost: Cost, work: Callable[[], object]) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    cost.keep(time.perf_counter() - wall, time.process_time() - cpu)
+    found = multiprocessing.Queue()  # type: ignore[var-annotated]
+
+    def timed() -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        found.put((time.perf_counter() - wall, time.process_time() - cpu))
+
+    process = multiprocessing.Process(target=timed)  # forked: this one holds nothing but the modules
+    process.start()
+    wall, cpu = found.get(timeout=120)
+    cost.wall.append(wall)
+    cost.cpu.append(cpu)
+    process.join()
 
 
 @contextlib.contextmanager
@@ -162,16 +174,23 @@ def on_loop(work: Coroutine[Any, Any, object]) -> None:
         runner.run(work)
 
 
+def with_cache(folder: str, work: Callable[[Cache], Coroutine[Any, Any, object]]) -> None:
+    cache = Cache(folder)
+    on_loop(work(cache))
+    cache.close()
+
+
 def rounds(url: str, count: int, costs: dict[str, Cost], suffix: str) -> None:
     measure(costs["raw aiohttp" + suffix], lambda: on_loop(raw(url, count)))
     measure(costs["client" + suffix], lambda: on_loop(ours(url, count, None)))
     with tempfile.TemporaryDirectory() as folder:
-        cache = Cache(folder)
-        measure(costs["client, cache on" + suffix], lambda: (on_loop(ours(url, count, cache)), cache.flush()))
-        measure(costs["replay, n = 1" + suffix], lambda: on_loop(replay(cache, count, 1)))
-        on_loop(fill(url, count // 8, cache))
-        measure(costs["replay, n = 8" + suffix], lambda: on_loop(replay(cache, count // 8, 8)))
-        cache.close()
+        cost = costs["client, cache on" + suffix]
+        measure(cost, lambda: with_cache(folder, lambda cache: ours(url, count, cache)))
+        cost = costs["replay, n = 1" + suffix]
+        measure(cost, lambda: with_cache(folder, lambda cache: replay(cache, count, 1)))
+        measure(Cost(), lambda: with_cache(folder, lambda cache: fill(url, count // 8, cache)))
+        cost = costs["replay, n = 8" + suffix]
+        measure(cost, lambda: with_cache(folder, lambda cache: replay(cache, count // 8, 8)))
     with tempfile.TemporaryDirectory() as folder:
         measure(costs["pipeline step, cache on" + suffix], lambda: step(url, count, folder))
 
@@ -189,22 +208,27 @@ def main(count: int) -> None:
                 rounds(url, count, costs, suffix)
     server.terminate()
     base = costs["raw aiohttp"]
-    print(f"{count} requests, {SLOTS} at a time, best of {ROUNDS}; x raw: raw aiohttp on asyncio's own loop")
+    print(f"{count} requests, {SLOTS} at a time, medians of {ROUNDS}; x raw: raw aiohttp on asyncio's own loop")
     for name, cost in costs.items():
+        rate = count / median(cost.wall)
         if name.startswith("replay"):
-            print(f"{name:34} {count / cost.wall:6.0f} completions/s")
+            print(f"{name:34} {rate:6.0f} completions/s")
             continue
         print(
-            f"{name:34} {cost.cpu / count * 1e3:6.3f} ms CPU a request ({cost.cpu / base.cpu:4.2f} x raw)   "
-            f"{count / cost.wall:6.0f} requests/s ({base.wall / cost.wall:4.2f} x raw)"
+            f"{name:34} {median(cost.cpu) / count * 1e3:6.3f} ms CPU a request ({_times(cost.cpu, base.cpu)} x raw)   "
+            f"{rate:6.0f} requests/s ({_times(base.wall, cost.wall)} x raw)"
         )
+
+
+def _times(these: list[float], those: list[float]) -> str:
+    """The median of the ratios of rounds."""
+    return f"{median(one / other for one, other in zip(these, those, strict=True)):4.2f}"
 
 
 async def fill(url: str, requests: int, cache: Cache) -> None:
     client = Client(ModelConfig(url, "m", max_concurrency=SLOTS, max_n=1), url, cache)
     await side_by_side(requests, lambda number: client.complete(messages(number), 8, sampling={"temperature": 0.7}))
     await client.close()
-    cache.flush()
 
 
 if __name__ == "__main__":
