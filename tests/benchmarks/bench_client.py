@@ -140,20 +140,29 @@ def step(url: str, count: int, folder: str) -> None:
         context.close(True)
 
 
-def measure(cost: Cost, work: Callable[[], object]) -> None:
-    found = multiprocessing.Queue()  # type: ignore[var-annotated]
+def apart(work: Callable[[], object]) -> tuple[float, float]:
+    """Does it in a process of its own, which is forked from this one: that holds nothing but the modules. Gives its
+    seconds on the wall and of the processor."""
+    found = multiprocessing.SimpleQueue()  # type: ignore[var-annotated]
 
     def timed() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         work()
         found.put((time.perf_counter() - wall, time.process_time() - cpu))
 
-    process = multiprocessing.Process(target=timed)  # forked: this one holds nothing but the modules
+    process = multiprocessing.Process(target=timed)
     process.start()
-    wall, cpu = found.get(timeout=120)
+    process.join()
+    if process.exitcode:
+        sys.exit("a measurement failed, as told above")
+    seconds: tuple[float, float] = found.get()
+    return seconds
+
+
+def measure(cost: Cost, work: Callable[[], object]) -> None:
+    wall, cpu = apart(work)
     cost.wall.append(wall)
     cost.cpu.append(cpu)
-    process.join()
 
 
 @contextlib.contextmanager
@@ -175,9 +184,8 @@ def on_loop(work: Coroutine[Any, Any, object]) -> None:
 
 
 def with_cache(folder: str, work: Callable[[Cache], Coroutine[Any, Any, object]]) -> None:
-    cache = Cache(folder)
-    on_loop(work(cache))
-    cache.close()
+    with contextlib.closing(Cache(folder)) as cache:
+        on_loop(work(cache))
 
 
 def rounds(url: str, count: int, costs: dict[str, Cost], suffix: str) -> None:
@@ -188,7 +196,7 @@ def rounds(url: str, count: int, costs: dict[str, Cost], suffix: str) -> None:
         measure(cost, lambda: with_cache(folder, lambda cache: ours(url, count, cache)))
         cost = costs["replay, n = 1" + suffix]
         measure(cost, lambda: with_cache(folder, lambda cache: replay(cache, count, 1)))
-        measure(Cost(), lambda: with_cache(folder, lambda cache: fill(url, count // 8, cache)))
+        apart(lambda: with_cache(folder, lambda cache: fill(url, count // 8, cache)))
         cost = costs["replay, n = 8" + suffix]
         measure(cost, lambda: with_cache(folder, lambda cache: replay(cache, count // 8, 8)))
     with tempfile.TemporaryDirectory() as folder:
